@@ -1,0 +1,1 @@
+"""Which number format runs where; knows hardware, no models."""
