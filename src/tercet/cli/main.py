@@ -1,0 +1,129 @@
+"""The command `tercet`: finds the verbs, and turns errors and signals into messages and exit codes."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import functools
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from tercet.cli.commands import command
+from tercet.errors import TercetError
+
+_HELP = (
+    "Dense, sparse and multi-vector embeddings in one pass, at the right precision for the machine at hand."
+)
+_FAILED, _INTERRUPTED, _TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of one run: 0, 2 for any error that has a message, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Args:
+        argv: what stands after `tercet`; None takes it from the command line.
+    """
+    with _terminable():
+        try:
+            arguments = sys.argv[1:] if argv is None else list(argv)
+            get_command(_app())(args=arguments, prog_name="tercet")
+            code: object = 0
+        except SystemExit as exit:
+            code = exit.code
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+        except BrokenPipeError:
+            code = _pipe_closed()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = _pipe_closed()
+    return code if isinstance(code, int) else 0 if code is None else 1
+
+
+def _app() -> typer.Typer:
+    """The verbs of the folder `commands`, as one application."""
+    app = typer.Typer(help=_HELP, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_options)
+    for name in command.names():
+        text, _, example = (inspect.getdoc(command[name]) or "").partition("\nExample:\n")
+        # Paragraphs of their own, so that the lines of an example stay lines.
+        lines = [f"Example: {line.strip()}" for line in example.splitlines() if line.strip()]
+        app.command(name, help=text.strip(), epilog="\n\n".join(lines))(_guarded(command[name]))
+    return app
+
+
+def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
+    """The same verb; what goes wrong on purpose becomes a message and an exit code."""
+
+    @functools.wraps(verb)
+    def guarded(*arguments: object, **options: object) -> None:
+        try:
+            verb(*arguments, **options)
+        except TercetError as error:
+            print(f"tercet {verb.__name__}: {error}", file=sys.stderr)
+            raise typer.Exit(_FAILED) from None
+        except KeyboardInterrupt:
+            print(f"tercet {verb.__name__}: stopped.", file=sys.stderr)
+            raise typer.Exit(_INTERRUPTED) from None
+
+    return guarded
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda on: _print_version(on), is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with numbers.")] = False,
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("tercet").setLevel(level)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"tercet {version('tercet')}")
+        except PackageNotFoundError:
+            print("tercet, from a folder that is not installed")
+        raise typer.Exit
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While it is open, SIGTERM unwinds the stack as Ctrl-C does, so that nothing half-written is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        sys.exit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _pipe_closed() -> int:
+    """The exit code after the reader of our output went away; what is still buffered goes nowhere."""
+    with suppress(OSError, ValueError):  # not a real file: nothing will flush it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

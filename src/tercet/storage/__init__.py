@@ -1,0 +1,1 @@
+"""Texts in, vectors out: files that are read and written in constant memory."""
