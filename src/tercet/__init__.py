@@ -1,0 +1,41 @@
+"""Dense, sparse and multi-vector text embeddings in one pass, at the right precision for the machine at hand."""
+
+from __future__ import annotations
+
+__all__ = ["Capability", "Embedder", "Embeddings", "Plan", "Precision", "__version__", "load", "plan", "probe"]
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tercet.embedder import Embedder, load
+    from tercet.embeddings import Embeddings
+    from tercet.planner import plan, probe
+    from tercet.precision.dtype import Precision
+    from tercet.precision.hardware import Capability
+    from tercet.precision.plan import Plan
+
+# Read when first asked for: `import tercet` alone imports neither torch nor NumPy.
+_HOMES = {
+    "Capability": "tercet.precision.hardware",
+    "Embedder": "tercet.embedder",
+    "Embeddings": "tercet.embeddings",
+    "Plan": "tercet.precision.plan",
+    "Precision": "tercet.precision.dtype",
+    "load": "tercet.embedder",
+    "plan": "tercet.planner",
+    "probe": "tercet.planner",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tercet' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

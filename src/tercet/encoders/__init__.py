@@ -1,0 +1,57 @@
+"""Encoders, one file an architecture family: packed tokens in, one vector a token out."""
+
+from __future__ import annotations
+
+__all__ = ["ENCODERS", "Encoder", "EncoderFactory", "Target"]
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from tercet.batch import Batch
+from tercet.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a checkpoint's tensor goes: a parameter of the encoder, or rows of a fused one."""
+
+    parameter: str
+    shape: tuple[int, ...]
+    first_row: int | None = None
+
+
+class Encoder(Protocol):
+    """An encoder's body, in stages, so that a stage at a time can be held in memory."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text that there are positions for."""
+        ...
+
+    def names(self) -> Mapping[str, Target]:
+        """Checkpoint name -> where it goes; a table in the architecture's file."""
+        ...
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) that enter the first layer."""
+        ...
+
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers in order, each with the prefix of its parameters; a layer maps (hidden, lengths) to hidden."""
+        ...
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) of the last layer."""
+        ...
+
+
+class EncoderFactory(Protocol):
+    """Builds the module of an architecture from config.json; under `torch.device("meta")` it takes no memory."""
+
+    def __call__(self, config: Mapping[str, Any], where: str) -> nn.Module: ...
+
+
+ENCODERS: Registry[EncoderFactory] = Registry("encoder architecture", "tercet.encoders")

@@ -1,0 +1,184 @@
+"""BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020).
+
+So BGE v1.5, BGE-M3, E5, MiniLM, GTE base and large, mxbai: one post-norm encoder with learned positions. The
+architectures differ in where positions begin: RoBERTa's table keeps rows 0..padding_idx for padding.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BertEncoder", "BertSizes"]
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tercet.batch import Batch
+from tercet.encoders import ENCODERS, Target
+from tercet.errors import CheckpointError
+from tercet.layers.activation import encoder_activation
+from tercet.layers.attention import attention
+
+# Checkpoint name -> (parameter, which third of the fused rows)
+_LAYER = {
+    "attention.self.query": ("qkv", 0),
+    "attention.self.key": ("qkv", 1),
+    "attention.self.value": ("qkv", 2),
+    "attention.output.dense": ("attention_out", None),
+    "attention.output.LayerNorm": ("attention_norm", None),
+    "intermediate.dense": ("up", None),
+    "output.dense": ("down", None),
+    "output.LayerNorm": ("output_norm", None),
+}
+_EMBEDDINGS = {
+    "embeddings.word_embeddings.weight": "word.weight",
+    "embeddings.position_embeddings.weight": "position.weight",
+    "embeddings.token_type_embeddings.weight": "token_type.weight",
+    "embeddings.LayerNorm.weight": "norm.weight",
+    "embeddings.LayerNorm.bias": "norm.bias",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BertSizes:
+    """What config.json says, checked."""
+
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    positions: int
+    token_types: int
+    first_position: int
+    activation: str
+    epsilon: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, first_position: int, where: str) -> BertSizes:
+        """The sizes in config.json.
+
+        Raises:
+            CheckpointError: a size is missing, not a positive integer, or does not divide as it must.
+        """
+
+        def size(key: str, default: int | None = None) -> int:
+            value = config.get(key, default)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
+                raise CheckpointError(f"{where}: {key} is {value!r}, it must be a positive integer.")
+            return value
+
+        sizes = cls(
+            hidden=size("hidden_size"),
+            layers=size("num_hidden_layers"),
+            heads=size("num_attention_heads"),
+            intermediate=size("intermediate_size"),
+            vocabulary=size("vocab_size"),
+            positions=size("max_position_embeddings"),
+            token_types=size("type_vocab_size", 1),
+            first_position=first_position,
+            activation=str(config.get("hidden_act", "gelu")),
+            epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        )
+        if sizes.hidden % sizes.heads:
+            raise CheckpointError(
+                f"{where}: hidden_size {sizes.hidden} is not a multiple of num_attention_heads {sizes.heads}."
+            )
+        return sizes
+
+
+class BertLayer(nn.Module):
+    """Attention and a feed-forward net, each with a residual and a norm behind it."""
+
+    def __init__(self, sizes: BertSizes, where: str) -> None:
+        super().__init__()
+        hidden = sizes.hidden
+        self.heads = sizes.heads
+        self.activation = encoder_activation(sizes.activation, where)
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.attention_out = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
+        self.up = nn.Linear(hidden, sizes.intermediate)
+        self.down = nn.Linear(sizes.intermediate, hidden)
+        self.output_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
+
+    def forward(self, hidden: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """(tokens, hidden) -> (tokens, hidden)."""
+        mixed = attention(self.qkv(hidden), lengths, self.heads)
+        hidden = self.attention_norm(self.attention_out(mixed) + hidden)
+        inner: Tensor = self.down(self.activation(self.up(hidden)))
+        result: Tensor = self.output_norm(inner + hidden)
+        return result
+
+
+class BertEncoder(nn.Module):
+    """The body: embeddings and layers; no pooler, which no embedding model uses."""
+
+    def __init__(self, sizes: BertSizes, where: str) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.word = nn.Embedding(sizes.vocabulary, sizes.hidden)
+        self.position = nn.Embedding(sizes.positions, sizes.hidden)
+        self.token_type = nn.Embedding(sizes.token_types, sizes.hidden)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.epsilon)
+        self.layers = nn.ModuleList(BertLayer(sizes, where) for _ in range(sizes.layers))
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text that the position table holds."""
+        return self.sizes.positions - self.sizes.first_position
+
+    def names(self) -> dict[str, Target]:
+        """Checkpoint name -> where it goes."""
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
+        found = {theirs: Target(ours, shapes[ours]) for theirs, ours in _EMBEDDINGS.items()}
+        hidden = self.sizes.hidden
+        for index in range(self.sizes.layers):
+            for theirs, (ours, third) in _LAYER.items():
+                for kind in ("weight", "bias"):
+                    parameter = f"layers.{index}.{ours}.{kind}"
+                    shape = shapes[parameter] if third is None else (hidden, *shapes[parameter][1:])
+                    first_row = None if third is None else third * hidden
+                    found[f"encoder.layer.{index}.{theirs}.{kind}"] = Target(parameter, shape, first_row)
+        return found
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) that enter the first layer."""
+        hidden = functional.embedding(batch.token_ids, self.word.weight)
+        hidden = hidden + functional.embedding(batch.position_ids + self.sizes.first_position, self.position.weight)
+        if batch.token_type_ids is None:
+            hidden = hidden + self.token_type.weight[0]
+        else:
+            hidden = hidden + functional.embedding(batch.token_type_ids, self.token_type.weight)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers, each with the prefix of its parameters."""
+        for index, layer in enumerate(self.layers):
+            yield f"layers.{index}.", layer
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) of the last layer, in the dtype of the weights."""
+        hidden = self.embed(batch)
+        for layer in self.layers:
+            hidden = layer(hidden, batch.lengths)
+        return hidden
+
+
+@ENCODERS.register("bert")
+def bert(config: Mapping[str, Any], where: str) -> BertEncoder:
+    """A BERT body: positions begin at row 0."""
+    return BertEncoder(BertSizes.from_config(config, first_position=0, where=where), where)
+
+
+@ENCODERS.register("roberta", "xlm-roberta")
+def roberta(config: Mapping[str, Any], where: str) -> BertEncoder:
+    """A RoBERTa or XLM-RoBERTa body: positions begin behind the row of the padding token."""
+    padding = config.get("pad_token_id", 1)
+    if not isinstance(padding, int) or padding < 0:
+        raise CheckpointError(f"{where}: pad_token_id is {padding!r}; RoBERTa counts its positions from it.")
+    return BertEncoder(BertSizes.from_config(config, first_position=padding + 1, where=where), where)
+

@@ -1,0 +1,55 @@
+"""The portable engine: torch, exact, on packed tokens; float64, float32, bfloat16, float16; CPU, CUDA, MPS."""
+
+from __future__ import annotations
+
+__all__ = ["TorchPacked"]
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tercet.batch import Batch
+from tercet.checkpoint.layout import Checkpoint
+from tercet.engines import ENGINES, Engine
+from tercet.engines.probing import probe_torch
+from tercet.model import load_encoder
+from tercet.precision.dtype import DType
+from tercet.precision.hardware import Measured
+from tercet.precision.plan import Plan
+from tercet.precision.scheme import Scheme
+
+
+class TorchPacked:
+    """An encoder's forward in torch."""
+
+    def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
+        self.device = torch.device(plan.device)
+        self._encoder = load_encoder(checkpoint, plan.precision.compute).to(self.device)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) of the last layer."""
+        with torch.inference_mode():
+            hidden: Tensor = self._encoder(batch.to(self.device))
+        return hidden
+
+
+class _Kind:
+    name = "torch_packed"
+
+    def schemes(self, device: str) -> Sequence[Scheme]:
+        """One scheme a floating-point format; products of half formats are accumulated in float32."""
+        wide = [Scheme(dtype, dtype, None, self.name) for dtype in (DType.FLOAT64, DType.FLOAT32)]
+        half = [Scheme(dtype, DType.FLOAT32, None, self.name) for dtype in (DType.BFLOAT16, DType.FLOAT16)]
+        return wide + half
+
+    def probe(self, device: str, schemes: Sequence[Scheme]) -> Mapping[Scheme, Measured]:
+        """Operations tried and matrix products timed."""
+        return probe_torch(device, schemes)
+
+    def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
+        """The body in torch."""
+        return TorchPacked(checkpoint, plan)
+
+
+ENGINES.register("torch_packed")(_Kind())

@@ -1,0 +1,289 @@
+"""Checkpoint + precision -> encoder and heads: every tensor used or named, nothing random, nothing cast twice."""
+
+from __future__ import annotations
+
+__all__ = ["HeadOptions", "Heads", "check_encoder", "hidden_in_float32", "load_encoder", "position_limit"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tercet.batch import Batch
+from tercet.checkpoint.layout import Checkpoint, ModuleSpec
+from tercet.embeddings import MultiVectors, SparseVectors
+from tercet.encoders import ENCODERS, Encoder, Target
+from tercet.errors import CheckpointError, InputError
+from tercet.modules import MODULES
+from tercet.modules.colbert_linear import ColbertLinear
+from tercet.modules.normalize import Normalize
+from tercet.modules.pooling import Pooling
+from tercet.modules.sparse_linear import SparseLinear
+from tercet.precision.dtype import DType
+
+_HEAD_FILES = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
+
+
+def check_encoder(checkpoint: Checkpoint) -> tuple[nn.Module, Mapping[str, Target]]:
+    """The encoder without memory and the table of its tensors, after every name and shape was compared.
+
+    Reads no weight.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, or is not known; all of them are named at once.
+    """
+    where = str(checkpoint.folder / "config.json")
+    with torch.device("meta"):
+        module = ENCODERS[checkpoint.architecture](checkpoint.config, where)
+    module.requires_grad_(False).eval()
+    names = cast(Encoder, module).names()
+    faults = [f"'{name}' is missing" for name in names if name not in checkpoint.tensors]
+    faults += [f"'{name}' is not known" for name in checkpoint.tensors if name not in names]
+    faults += [
+        f"'{name}' is {info.shape}, {where} makes it {target.shape}"
+        for name, target in names.items()
+        if (info := checkpoint.tensors.get(name)) is not None and info.shape != target.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:6]) + (f"; and {len(faults) - 6} more" if len(faults) > 6 else "")
+        raise CheckpointError(
+            f"{checkpoint.folder}: the weights do not fit a {checkpoint.architecture} encoder: {shown}. "
+            "Fetch the model again, or put the config.json that was saved with these weights beside them."
+        )
+    return module, names
+
+
+def position_limit(checkpoint: Checkpoint) -> int:
+    """Most tokens of a text that the encoder has positions for."""
+    with torch.device("meta"):
+        module = ENCODERS[checkpoint.architecture](checkpoint.config, str(checkpoint.folder / "config.json"))
+    return cast(Encoder, module).max_tokens
+
+
+def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "") -> nn.Module:
+    """The encoder with its weights on the CPU in `dtype`, read one tensor at a time.
+
+    Tensors that need no cast and are not fused stay mapped from the file.
+
+    Args:
+        checkpoint: where the weights are.
+        dtype: of all parameters.
+        prefix: load only the parameters below it ("layers.3."); the others stay without memory.
+    """
+    module, names = check_encoder(checkpoint)
+    _fill(module, names, checkpoint, dtype, prefix)
+    return module
+
+
+def _fill(
+    module: nn.Module, names: Mapping[str, Target], checkpoint: Checkpoint, dtype: DType, prefix: str
+) -> None:
+    for name, target in names.items():
+        if not target.parameter.startswith(prefix):
+            continue
+        tensor = checkpoint.read(checkpoint.tensors[name], dtype)
+        path, _, leaf = target.parameter.rpartition(".")
+        owner = module.get_submodule(path)
+        if target.first_row is None:
+            setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False))
+            continue
+        whole = getattr(owner, leaf)
+        if whole.is_meta:
+            whole = nn.Parameter(torch.empty(whole.shape, dtype=dtype.torch), requires_grad=False)
+            setattr(owner, leaf, whole)
+        whole.data[target.first_row : target.first_row + len(tensor)].copy_(tensor)
+
+
+def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
+    """(tokens, hidden) of a batch on the CPU, computed in float32 with one layer's weights in memory at a time.
+
+    For texts whose values left the range of the planned dtype: no second model is held.
+    """
+    module, names = check_encoder(checkpoint)
+    encoder = cast(Encoder, module)
+    with torch.no_grad():
+        for name, target in names.items():
+            if target.parameter.startswith("layers."):
+                continue
+            owner = module.get_submodule(target.parameter.rpartition(".")[0])
+            info = checkpoint.tensors[name]
+            if len(info.shape) == 2 and target.parameter == "word.weight":
+                # Of the word embeddings only the rows of these texts are cast; the rest stays in the file.
+                ids, batch = _renumber(batch)
+                stored = checkpoint.read(info, DType.parse(info.dtype))
+                owner.weight = nn.Parameter(stored[ids].float(), requires_grad=False)
+            else:
+                leaf = target.parameter.rpartition(".")[2]
+                setattr(owner, leaf, nn.Parameter(checkpoint.read(info, DType.FLOAT32), requires_grad=False))
+        hidden = encoder.embed(batch)
+        for prefix, layer in encoder.stages():
+            _fill(module, names, checkpoint, DType.FLOAT32, prefix)
+            hidden = layer(hidden, batch.lengths)
+            layer.to("meta")
+    return hidden
+
+
+def _read(checkpoint: Checkpoint, spec: ModuleSpec, dtype: DType, name: str) -> Tensor:
+    return checkpoint.read(spec.tensors[name], dtype)
+
+
+def _renumber(batch: Batch) -> tuple[Tensor, Batch]:
+    """The distinct token ids of a batch, and the batch with their numbers in place of them."""
+    ids, numbers = torch.unique(batch.token_ids, return_inverse=True)
+    return ids, Batch(numbers, batch.position_ids, batch.cu_seqlens, batch.lengths, batch.token_type_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """What one call asks of the heads.
+
+    Attributes:
+        outputs: of "dense", "sparse", "multivector".
+        dimensions: first so many columns of dense and multi-vector embeddings, renormalised; None for all.
+        normalize: unit length or not; None for what the checkpoint says (multi-vector rows: unit length).
+        prompt_tokens: leading tokens that belong to the prompt.
+    """
+
+    outputs: tuple[str, ...]
+    dimensions: int | None = None
+    normalize: bool | None = None
+    prompt_tokens: int = 0
+
+
+class Heads(nn.Module):
+    """Everything behind the encoder, in one dtype, float32 unless the body is wider."""
+
+    def __init__(
+        self,
+        pooling: Pooling,
+        tail: list[nn.Module],
+        *,
+        width: int,
+        vocabulary: int,
+        special_ids: frozenset[int],
+        dtype: torch.dtype,
+        sparse: SparseLinear | None,
+        multivector: ColbertLinear | None,
+    ) -> None:
+        super().__init__()
+        # A last Normalize is applied after truncation, where it belongs; the others stand where they are.
+        self.normalizes = bool(tail) and isinstance(tail[-1], Normalize)
+        self.pooling = pooling
+        self.tail = nn.ModuleList(tail[:-1] if self.normalizes else tail)
+        self.width = width
+        self.vocabulary = vocabulary
+        self.dtype = dtype
+        self.sparse = sparse
+        self.multivector = multivector
+        self.register_buffer("special_ids", torch.tensor(sorted(special_ids), dtype=torch.int64))
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint, dtype: DType, special_ids: frozenset[int]) -> Heads:
+        """The heads of a checkpoint, with their weights in `dtype` on the CPU.
+
+        Raises:
+            CheckpointError: a module does not fit the vectors that reach it, or there is no pooling.
+        """
+        body = int(checkpoint.config["hidden_size"])
+        pooling: Pooling | None = None
+        sparse: SparseLinear | None = None
+        multivector: ColbertLinear | None = None
+        tail: list[nn.Module] = []
+        width = body
+        for spec in checkpoint.modules:
+            on_tokens = spec.kind in ("sparse_linear", "colbert_linear")
+            module = MODULES[spec.kind](spec, body if on_tokens else width, partial(_read, checkpoint, spec, dtype))
+            if isinstance(module, SparseLinear):
+                sparse = module
+            elif isinstance(module, ColbertLinear):
+                multivector = module
+            elif isinstance(module, Pooling):
+                if pooling is not None:
+                    raise CheckpointError(f"{checkpoint.folder}: {spec.where} is a second pooling module.")
+                pooling, width = module, module.out_width
+            elif pooling is None:
+                raise CheckpointError(
+                    f"{checkpoint.folder}: {spec.where} stands before the pooling module; "
+                    "modules over token vectors are not supported there."
+                )
+            else:
+                tail.append(module)
+                width = cast(int, module.out_width)
+        if pooling is None:
+            raise CheckpointError(f"{checkpoint.folder}: no pooling module; pass pooling='mean' or 'cls'.")
+        heads = cls(
+            pooling,
+            tail,
+            width=width,
+            vocabulary=int(checkpoint.config["vocab_size"]),
+            special_ids=special_ids,
+            dtype=dtype.torch,
+            sparse=sparse,
+            multivector=multivector,
+        )
+        heads.requires_grad_(False).eval()
+        return heads
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What these heads can make."""
+        found = ["dense"]
+        found += ["sparse"] if self.sparse is not None else []
+        found += ["multivector"] if self.multivector is not None else []
+        return tuple(found)
+
+    def check(self, options: HeadOptions, where: str) -> None:
+        """An error where the options ask for something that these heads cannot make."""
+        if not options.outputs:
+            raise InputError("outputs is empty. Ask for at least one of 'dense', 'sparse', 'multivector'.")
+        for output in options.outputs:
+            if output not in ("dense", "sparse", "multivector"):
+                raise InputError(f"There is no output {output!r}. Known: dense, sparse, multivector.")
+            if output not in self.outputs:
+                raise CheckpointError(
+                    f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the checkpoint. "
+                    f"It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
+                )
+        widths = {"dense": self.width} if "dense" in options.outputs else {}
+        if "multivector" in options.outputs and self.multivector is not None:
+            widths["multivector"] = self.multivector.out_width
+        if options.dimensions is not None:
+            if isinstance(options.dimensions, bool) or not isinstance(options.dimensions, int):
+                raise InputError(f"dimensions is {options.dimensions!r}, it must be a positive integer.")
+            for output, width in widths.items():
+                if not 1 <= options.dimensions <= width:
+                    raise InputError(
+                        f"dimensions={options.dimensions}: the {output} vectors of {where} have {width}. "
+                        f"Pass 1 to {width}."
+                    )
+
+    def forward(
+        self, hidden: Tensor, batch: Batch, options: HeadOptions
+    ) -> tuple[Tensor | None, SparseVectors | None, MultiVectors | None]:
+        """The outputs asked for, of packed token vectors."""
+        dense = sparse = multivector = None
+        if "dense" in options.outputs:
+            dense = self._dense(hidden, batch, options)
+        if "sparse" in options.outputs and self.sparse is not None:
+            sparse = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
+        if "multivector" in options.outputs and self.multivector is not None:
+            multivector = self.multivector(
+                hidden, batch, dimensions=options.dimensions, normalize=options.normalize is not False
+            )
+        return dense, sparse, multivector
+
+    def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions) -> Tensor:
+        vectors: Tensor = self.pooling(hidden, batch, self.dtype, options.prompt_tokens)
+        for module in self.tail:
+            vectors = module(vectors)
+        shortened = options.dimensions is not None and options.dimensions < vectors.shape[1]
+        if shortened:
+            vectors = vectors[:, : options.dimensions]
+        normalize = options.normalize
+        if normalize is None:
+            normalize = self.normalizes or shortened
+        return nn.functional.normalize(vectors, dim=1) if normalize else vectors
+

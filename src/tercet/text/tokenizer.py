@@ -1,0 +1,240 @@
+"""Text + prompt -> token ids, with the checkpoint's own tokenizer and our own truncation."""
+
+from __future__ import annotations
+
+__all__ = ["Encoded", "Tokenizer"]
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from tercet.checkpoint.layout import Checkpoint
+from tercet.errors import CheckpointError, InputError
+from tercet.extras import require
+
+logger = logging.getLogger(__name__)
+
+# Files that transformers can convert to tokenizer.json.
+_CONVERTIBLE = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
+_SPECIAL_ROLES = ("cls_token", "sep_token", "bos_token", "eos_token", "pad_token", "unk_token")
+# A text with more characters than this for each token of the limit is first tried by its beginning alone.
+_CHARACTERS_PER_TOKEN = 16
+_WHITESPACE_WINDOW = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Several texts as token ids.
+
+    Attributes:
+        ids: token ids of each text, special tokens included.
+        truncated: whether each text was cut.
+        prompt_tokens: leading tokens of each text that are the prompt's (with the tokens before it), 0 without a prompt.
+    """
+
+    ids: list[list[int]]
+    truncated: list[bool]
+    prompt_tokens: int
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer. Never changed after it is opened, so that any number of threads may use it."""
+
+    def __init__(
+        self, inner: tokenizers.Tokenizer, *, special_ids: frozenset[int], lowercase: bool = False
+    ) -> None:
+        # The file's own truncation and padding belong to whoever saved it: the packaged MiniLM pads and cuts at
+        # 128 tokens while it takes 256.
+        inner.no_truncation()
+        inner.no_padding()
+        self._inner = inner
+        self._lowercase = lowercase
+        self.special_ids = special_ids
+        self.vocabulary_size = inner.get_vocab_size(with_added_tokens=True)
+        mask = inner.encode("a").special_tokens_mask
+        self._suffix = _leading_ones(mask[::-1])
+        self._prefix = _leading_ones(mask)
+        if all(mask):  # "a" became nothing at all: count what is added around nothing
+            self._prefix, self._suffix = min(1, len(mask)), max(0, len(mask) - 1)
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Tokenizer:
+        """The tokenizer of a checkpoint folder.
+
+        Raises:
+            CheckpointError: there is no tokenizer, or it is damaged, or it needs more embeddings than there are.
+            MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not.
+        """
+        inner = _read(checkpoint)
+        specials = frozenset(
+            token_id
+            for token in _special_tokens(checkpoint.tokenizer_config, checkpoint.folder)
+            if (token_id := inner.token_to_id(token)) is not None
+        )
+        tokenizer = cls(inner, special_ids=specials, lowercase=checkpoint.lowercase)
+        rows = checkpoint.config.get("vocab_size")
+        if isinstance(rows, int) and tokenizer.vocabulary_size > rows:
+            beyond = sorted((i, t) for t, i in inner.get_vocab(with_added_tokens=True).items() if i >= rows)
+            if beyond:
+                raise CheckpointError(
+                    f"{checkpoint.folder}: the tokenizer has tokens up to id {beyond[-1][0]} ({beyond[-1][1]!r}), the "
+                    f"model has {rows:,} embeddings. The tokenizer belongs to another model, or tokens were added "
+                    "without resizing the embeddings; put the right tokenizer.json into the folder."
+                )
+        return tokenizer
+
+    @property
+    def num_special_tokens(self) -> int:
+        """Special tokens that are added around one text."""
+        return self._prefix + self._suffix
+
+    def encode(self, texts: Sequence[str], *, max_length: int, prompt: str = "") -> Encoded:
+        """The token ids of each text behind the prompt, special tokens included, cut to `max_length`.
+
+        The end of a long text is cut and the special tokens around it are kept, as the peers do.
+
+        Raises:
+            InputError: `max_length` leaves no room for a token, or a text is not valid Unicode.
+        """
+        if max_length <= self.num_special_tokens:
+            raise InputError(
+                f"max_length={max_length} leaves no room for text: {self.num_special_tokens} special tokens are added. "
+                f"Pass at least {self.num_special_tokens + 1}."
+            )
+        whole = [prompt + text for text in texts] if prompt else list(texts)
+        if self._lowercase:
+            whole = [text.lower() for text in whole]
+        shortened = [self._beginning(text, max_length) for text in whole]
+        all_ids = self._ids([short if short is not None else text for short, text in zip(shortened, whole, strict=True)])
+        kept, truncated = [], []
+        for ids, short, text in zip(all_ids, shortened, whole, strict=True):
+            if short is not None and len(ids) < max_length + 2:  # the beginning did not fill the limit after all
+                [ids] = self._ids([text])
+                short = None
+            cut = short is not None or len(ids) > max_length
+            kept.append(ids[: max_length - self._suffix] + ids[len(ids) - self._suffix :] if cut else ids)
+            truncated.append(cut)
+        return Encoded(kept, truncated, self._prompt_tokens(prompt, max_length))
+
+    def id_to_token(self, token_id: int) -> str:
+        """The token as the vocabulary spells it; "<id 7>" of an id that has none."""
+        token = self._inner.id_to_token(token_id)
+        return f"<id {token_id}>" if token is None else token
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token, None of an unknown one."""
+        return self._inner.token_to_id(token)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._inner.decode(list(ids), skip_special_tokens=True)
+
+    def to_json(self) -> str:
+        """The whole tokenizer as tokenizer.json has it, without truncation and padding."""
+        return self._inner.to_str()
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        try:
+            return [encoding.ids for encoding in self._inner.encode_batch_fast(texts)]
+        except (TypeError, UnicodeEncodeError):
+            for index, text in enumerate(texts):
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise InputError(
+                        f"text {index} of the batch is not valid Unicode: {error}. "
+                        "Read the file with the right encoding, or with errors='replace'."
+                    ) from None
+            raise
+
+    def _beginning(self, text: str, max_length: int) -> str | None:
+        """The beginning of a huge text, cut at white space, which is all that can survive truncation; else None."""
+        end = _CHARACTERS_PER_TOKEN * max_length
+        # Without a pre-tokenizer a token may reach across white space, and a cut there could change the ids before it.
+        if len(text) <= 2 * end + _WHITESPACE_WINDOW or self._inner.pre_tokenizer is None:
+            return None
+        for position in range(end, end + _WHITESPACE_WINDOW):
+            if text[position].isspace() and not text[position - 1].isspace():
+                return text[:position]
+        return None
+
+    def _prompt_tokens(self, prompt: str, max_length: int) -> int:
+        """Leading tokens that a prompt takes, the tokens before it included (as sentence-transformers counts them)."""
+        if not prompt:
+            return 0
+        [ids] = self._ids([prompt.lower() if self._lowercase else prompt])
+        return min(len(ids) - self._suffix, max_length)
+
+
+def _leading_ones(mask: list[int]) -> int:
+    return next((i for i, value in enumerate(mask) if not value), len(mask))
+
+
+def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
+    """tokenizer.json, or what transformers makes of an older file."""
+    path = checkpoint.tokenizer_file
+    if path is None:
+        return _convert(checkpoint)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: could not be read: {error}. Fetch the model again.") from None
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every damage
+        raise CheckpointError(
+            f"{path}: is not a tokenizer that the installed tokenizers {tokenizers.__version__} can read: {error}. "
+            "Fetch the file again, or update with: pip install -U tokenizers"
+        ) from None
+
+
+def _convert(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
+    folder = checkpoint.folder
+    found = [name for name in _CONVERTIBLE if (folder / name).is_file()]
+    if not found:
+        raise CheckpointError(
+            f"{folder}: there is no tokenizer (looked for tokenizer.json, {', '.join(_CONVERTIBLE)}). "
+            "Copy the files of the tokenizer that the model was trained with into the folder."
+        )
+    transformers = require(
+        "transformers",
+        extra="transformers",
+        purpose=f"{folder} has no tokenizer.json, and converting {found[0]} to one",
+    )
+    try:
+        fast = transformers.AutoTokenizer.from_pretrained(
+            str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
+        )
+        return tokenizers.Tokenizer.from_str(fast.backend_tokenizer.to_str())
+    except (ValueError, OSError, ImportError, AttributeError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder}: {found[0]} could not be converted to tokenizer.json: {error}. "
+            "Save the folder once with transformers' AutoTokenizer(use_fast=True).save_pretrained."
+        ) from None
+
+
+def _special_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
+    """The spelling of each special token that has a role, from tokenizer_config.json or special_tokens_map.json."""
+    sources: list[Mapping[str, Any]] = [config]
+    path = folder / "special_tokens_map.json"
+    if path.is_file() and path.stat().st_size < 1 << 20:
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            old = None
+        if isinstance(old, dict):
+            sources.append(old)
+    found = []
+    for role in _SPECIAL_ROLES:
+        for source in sources:
+            token = source.get(role)
+            spelling = token.get("content") if isinstance(token, dict) else token
+            if isinstance(spelling, str):
+                found.append(spelling)
+                break
+    return found
