@@ -66,7 +66,7 @@ class DType(Enum):
 
     @property
     def unit_roundoff(self) -> float:
-        """Largest relative error of rounding to nearest; for int8, of its largest code (half a step in 127)."""
+        """Largest relative error of rounding to nearest; for int8, half a step of its largest code."""
         return {
             "float64": 2.0**-53,
             "float32": 2.0**-24,

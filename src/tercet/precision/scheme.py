@@ -29,6 +29,10 @@ class Drift:
         """The class "no visible loss": mean 1 - cosine <= 5e-6 and worst <= 5e-5."""
         return self.mean <= 5e-6 and self.worst <= 5e-5
 
+    def to_json(self) -> dict[str, Any]:
+        """Field -> plain value."""
+        return {"mean": self.mean, "worst": self.worst, "source": self.source}
+
 
 @dataclass(frozen=True, slots=True)
 class Scheme:

@@ -1,0 +1,172 @@
+"""The numbers of a checkpoint that a plan needs, and the memory that they lead to."""
+
+from __future__ import annotations
+
+__all__ = ["Footprint", "predict_memory", "show_bytes", "weight_bytes"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tercet.precision.dtype import DType, Precision
+
+FileFormat = Literal["safetensors", "torch", "torch-legacy"]
+
+# Measured with benchmarks/peak_memory.py: what a process keeps besides weights and activations.
+_RUNTIME_BYTES = (
+    60 << 20
+)  # threads' stacks, compiled kernels and scratch of the maths library after its first forward
+_TOKENIZER_BYTES = 600  # of each entry of the vocabulary
+_GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The numbers of a checkpoint that a plan needs; read from headers, without one weight.
+
+    Attributes:
+        name: what the user called the model.
+        architecture: "bert", "roberta" or "xlm-roberta".
+        file_format: how the body's weights are stored; "torch-legacy" must be read whole.
+        stored: stored dtype name -> numbers of the whole checkpoint in that dtype.
+        body_numbers: floating-point numbers of the encoder.
+        head_numbers: floating-point numbers of heads and other modules.
+        largest_tensor: numbers of the largest single tensor.
+        hidden, layers, attention_heads, intermediate, vocabulary: the encoder's sizes.
+        max_tokens: longest text in tokens that the model takes, special tokens included.
+        outputs: what the checkpoint can make, of "dense", "sparse", "multivector".
+        dense_dim, multivector_dim: widths of the vectors; multivector_dim None without that head.
+        fused_numbers: numbers of the encoder that are copied on load even when nothing is cast (fused q/k/v).
+    """
+
+    name: str
+    architecture: str
+    file_format: FileFormat
+    stored: Mapping[str, int]
+    body_numbers: int
+    head_numbers: int
+    largest_tensor: int
+    hidden: int
+    layers: int
+    attention_heads: int
+    intermediate: int
+    vocabulary: int
+    max_tokens: int
+    outputs: tuple[str, ...]
+    dense_dim: int
+    multivector_dim: int | None
+    fused_numbers: int
+
+    @property
+    def stored_dtype(self) -> str:
+        """Torch's name of the floating-point format of most numbers; "float32" where there are none."""
+        floats = {name: count for name, count in self.stored.items() if "float" in name}
+        return max(floats, key=lambda name: floats[name], default="float32")
+
+
+def weight_bytes(footprint: Footprint, precision: Precision) -> int:
+    """Bytes of the weights once they are loaded, the heads' included."""
+    return footprint.body_numbers * precision.weights.bytes + footprint.head_numbers * precision.heads.bytes
+
+
+def predict_memory(
+    footprint: Footprint,
+    precision: Precision,
+    *,
+    device: str,
+    tokens: int,
+    outputs: tuple[str, ...],
+    process_bytes: int,
+) -> tuple[tuple[str, int], ...]:
+    """(what, bytes) of everything that is held at the peak of loading the model and running one batch of
+    `tokens`.
+
+    On the CPU this is the whole process, pages of mapped files counted, as VmHWM counts them; on a GPU the
+    device alone.
+    A load's own peak (one tensor being cast, or a legacy file read whole) is counted only where it rises
+    above the run's.
+
+    Args:
+        footprint: the checkpoint's numbers.
+        precision: which format runs where.
+        device: torch's name.
+        tokens: of the largest batch, or of the longest text where that is longer.
+        outputs: which outputs are made.
+        process_bytes: what the process held before loading, torch's libraries included.
+    """
+    weights = weight_bytes(footprint, precision)
+    running = _activation_bytes(footprint, precision, tokens, outputs)
+    recomputing = 0
+    if precision.compute.bytes < 4:
+        hidden, inner = footprint.hidden, footprint.intermediate
+        layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
+        positions = 4 * footprint.max_tokens * hidden
+        wide = Precision(DType.FLOAT32, DType.FLOAT32, precision.heads, precision.output)
+        recomputing = layer + positions + _activation_bytes(footprint, wide, tokens, outputs) - running
+    loading = _loading_bytes(footprint, precision)
+    after = running + max(0, recomputing)
+    if device != "cpu":
+        return (
+            ("weights", weights),
+            (f"one batch of {tokens:,} tokens", running),
+            ("workspace of the maths library", _GPU_WORKSPACE_BYTES),
+        )
+    parts = [
+        ("this process before loading", process_bytes),
+        ("tokenizer", _TOKENIZER_BYTES * footprint.vocabulary),
+        ("weights", weights),
+    ]
+    if loading > after + _RUNTIME_BYTES:
+        what = (
+            "the legacy file, read whole"
+            if footprint.file_format == "torch-legacy"
+            else "the tensor being cast"
+        )
+        return (*parts, (what, loading))
+    parts += [("the maths library at work", _RUNTIME_BYTES), (f"one batch of {tokens:,} tokens", running)]
+    if recomputing > 0:
+        parts.append(("a layer in float32, for texts that leave the range", recomputing))
+    return tuple(parts)
+
+
+def _loading_bytes(footprint: Footprint, precision: Precision) -> int:
+    """Bytes held only while loading, beyond the weights in their final format."""
+    stored = _stored_bytes(footprint)
+    if footprint.file_format == "torch-legacy":
+        return sum(_bytes_of(name) * count for name, count in footprint.stored.items())
+    casts = stored != precision.weights.bytes or footprint.stored_dtype != str(precision.weights)
+    return footprint.largest_tensor * stored if casts else 0
+
+
+def _activation_bytes(
+    footprint: Footprint, precision: Precision, tokens: int, outputs: tuple[str, ...]
+) -> int:
+    """Bytes of everything that one batch needs at its widest point: in a feed-forward net, in attention, or
+    in a head.
+    """
+    hidden, inner = footprint.hidden, footprint.intermediate
+    body = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes
+    # The heads see the last hidden state, and work on a copy of it in their own format.
+    head = hidden * precision.compute.bytes
+    if precision.heads is not precision.compute:
+        head += hidden * precision.heads.bytes
+    if "multivector" in outputs and footprint.multivector_dim:
+        head += 3 * footprint.multivector_dim * precision.heads.bytes
+    if "sparse" in outputs:
+        head += 64  # ids and weights of each token, sorted
+    return tokens * max(body, head)
+
+
+def _stored_bytes(footprint: Footprint) -> int:
+    return _bytes_of(footprint.stored_dtype)
+
+
+def _bytes_of(name: str) -> int:
+    """Bytes of one number of a stored dtype: "float16" 2, "int64" 8, "float8_e4m3fn" 1, "bool" 1."""
+    digits = "".join(c for c in name.split("_")[0] if c.isdigit())
+    return max(1, int(digits) // 8) if digits else 1
+
+
+def show_bytes(count: int) -> str:
+    """A size for people, in decimal units: "412 MB", "2.27 GB"."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
