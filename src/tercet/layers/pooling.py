@@ -45,7 +45,7 @@ def pool(hidden: Tensor, cu_seqlens: Tensor, mode: str, dtype: torch.dtype, skip
     if mode == "max":
         text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
         lowest = rows.new_full((len(lengths), rows.shape[1]), float("-inf"))
-        return lowest.index_reduce_(0, text, rows, "amax")
+        return lowest.scatter_reduce_(0, text[:, None].expand_as(rows), rows, "amax")
     if mode == "weightedmean":
         # Weights grow with the position in the whole text, the prompt counted (Muennighoff 2022).
         weights = (position + 1).to(dtype)[:, None]
