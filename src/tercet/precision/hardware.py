@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["Capability", "Measured", "cpu_features", "cpu_name", "devices", "find_device"]
+__all__ = [
+    "Capability",
+    "Measured",
+    "cpu_features",
+    "cpu_name",
+    "device_features",
+    "device_name",
+    "devices",
+    "find_device",
+    "schemes_from_json",
+    "schemes_to_json",
+]
 
 import platform
 import re
@@ -172,6 +183,25 @@ def find_device(wish: object = None, available: list[str] | None = None) -> str:
             "Leave the device out to take the first of these."
         )
     return spelling
+
+
+def device_name(device: str) -> str:
+    """What people call a device."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return cpu_name()  # an Apple chip's GPU has no name of its own
+
+
+def device_features(device: str) -> tuple[str, ...]:
+    """CPU flags, or a GPU's compute capability; for readers and for the key of a probe."""
+    if device.startswith("cuda"):
+        import torch
+
+        major, minor = torch.cuda.get_device_capability(device)
+        return (f"sm_{major}{minor}",)
+    return cpu_features()
 
 
 def cpu_name(root: Path = Path("/")) -> str:

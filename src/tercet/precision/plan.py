@@ -233,7 +233,7 @@ def plan(
     choice = choose_scheme(capability, asked, footprint)
     precision = _precision(choice.scheme, whole, output_dtype)
     outputs = footprint.outputs if outputs is None else outputs
-    longest = min(max_length or footprint.max_tokens, footprint.max_tokens)
+    longest = max_length or footprint.max_tokens
     reasons = [*choice.reasons, _weights_reason(footprint, precision), _heads_reason(precision)]
     if token_budget is not None and (isinstance(token_budget, bool) or token_budget < 1):
         raise PrecisionError(f"token_budget={token_budget!r}: it must be a positive number of tokens.")

@@ -1,0 +1,243 @@
+"""Asks the engines to probe and time themselves, remembers what they found, and makes plans of it."""
+
+from __future__ import annotations
+
+__all__ = ["capability", "make_plan", "plan", "probe", "remembered_in"]
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from tercet.cache import cache_folder as user_cache
+from tercet.cache import read_json, write_json
+from tercet.checkpoint.layout import Checkpoint, open_checkpoint
+from tercet.checkpoint.source import find
+from tercet.engines import ENGINES
+from tercet.errors import PrecisionError, UnknownNameError, nearest
+from tercet.precision.dtype import DType, Precision, Wish
+from tercet.precision.hardware import (
+    Capability,
+    Measured,
+    device_features,
+    device_name,
+    find_device,
+    schemes_from_json,
+    schemes_to_json,
+)
+from tercet.precision.memory import device_memory, process_memory
+from tercet.precision.plan import Plan
+from tercet.precision.plan import plan as plan_footprint
+from tercet.precision.scheme import Scheme
+
+logger = logging.getLogger(__name__)
+
+# Raise it whenever what is measured, how, or a stated drift changes: what older releases remembered is then
+# forgotten.
+_PROBE_VERSION = 1
+# A disturbed table is never written down; but a program that opens ten models should not measure ten times in
+# vain.
+_DISTURBED_SECONDS = 60.0
+_disturbed: dict[str, tuple[float, Mapping[Scheme, Measured]]] = {}
+# One probe at a time: two would disturb each other.
+_probing = threading.Lock()
+
+
+def capability(device: object = None, *, refresh: bool = False) -> Capability:
+    """What a device can do: as remembered from an earlier probe, or probed now; its free memory as it is now.
+
+    Args:
+        device: "cpu", "cuda:0", "mps", in any spelling; None for the best that is there.
+        refresh: probe again, whatever is remembered.
+
+    Raises:
+        PrecisionError: no such device here.
+    """
+    name = find_device(device)
+    with _probing:
+        schemes = None if refresh else _remembered(name)
+        if schemes is None:
+            schemes = _probe(name)
+    memory = device_memory(name)
+    return Capability(
+        device=name,
+        name=device_name(name),
+        total_bytes=memory.total_bytes,
+        free_bytes=memory.free_bytes,
+        threads=torch.get_num_threads(),
+        features=device_features(name),
+        schemes=schemes,
+        quiet=all(found.quiet for found in schemes.values()),
+        memory_limit=memory.limit,
+    )
+
+
+def probe(device: object = None, *, refresh: bool = False) -> Capability:
+    """The same as `capability`, under the name that users type: `tercet.probe()`."""
+    return capability(device, refresh=refresh)
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    *,
+    precision: object = "auto",
+    device: object = None,
+    outputs: Sequence[str] | None = None,
+    token_budget: int | None = None,
+    output_dtype: object = None,
+    max_length: int | None = None,
+) -> Plan:
+    """Where and in what format a checkpoint runs here, and why. Reads no weight.
+
+    Args:
+        checkpoint: what is on disk.
+        precision: "auto", "checkpoint", a dtype in any spelling, a Wish, a Precision; a Plan is checked and
+            given back.
+        device: in any spelling; None for the best that is there.
+        outputs: what will be made, of "dense", "sparse", "multivector"; None for all that the checkpoint can
+            make.
+        token_budget: most tokens in one forward; None has it chosen.
+        output_dtype: of the vectors; None for float32.
+        max_length: longest text in tokens; None for the checkpoint's own limit.
+
+    Raises:
+        PrecisionError: what was asked for does not run here, or the memory does not suffice.
+    """
+    if isinstance(precision, Plan):
+        return _replayed(precision)
+    wish = precision if isinstance(precision, Precision) else Wish.parse(precision)
+    output = None if output_dtype is None else DType.parse(output_dtype)
+    found = capability(device)
+    return plan_footprint(
+        checkpoint.footprint(),
+        found,
+        wish,
+        token_budget=token_budget,
+        output_dtype=output,
+        outputs=None if outputs is None else tuple(outputs),
+        max_length=max_length,
+        process_bytes=process_memory(),
+    )
+
+
+def plan(
+    path_or_id: str | Path,
+    *,
+    precision: object = "auto",
+    device: object = None,
+    outputs: Sequence[str] | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+    cache_folder: str | Path | None = None,
+    max_length: int | None = None,
+    pooling: str | None = None,
+    token_budget: int | None = None,
+    output_dtype: object = None,
+) -> Plan:
+    """The plan that `tercet.load` would follow with the same options; fetches and reads headers, no weight.
+
+    The model is a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2; every option
+    is one of `tercet.load`.
+
+    Raises:
+        CheckpointError, SourceError: the model is not there, or its headers are damaged.
+        PrecisionError: the precision or device cannot be honoured, or the memory does not suffice.
+    """
+    source = find(
+        path_or_id,
+        revision=revision,
+        token=token,
+        local_files_only=local_files_only,
+        cache_folder=cache_folder,
+        headers_only=True,
+    )
+    return make_plan(
+        open_checkpoint(source, pooling=pooling),
+        precision=precision,
+        device=device,
+        outputs=outputs,
+        token_budget=token_budget,
+        output_dtype=output_dtype,
+        max_length=max_length,
+    )
+
+
+def remembered_in(device: str) -> Path:
+    """The file in which what was measured of a device is remembered, whether it is there yet or not."""
+    return user_cache() / _file(_key(device))
+
+
+def _replayed(plan: Plan) -> Plan:
+    """A plan that someone made earlier, after its engine was found to be here."""
+    if plan.scheme.engine not in ENGINES:
+        raise UnknownNameError(
+            f"the plan of {plan.model or 'a model'} runs on the engine {plan.scheme.engine!r}, which is not "
+            "here. "
+            f"{nearest(plan.scheme.engine, ENGINES.names())} Make the plan anew."
+        )
+    if plan.scheme not in ENGINES[plan.scheme.engine].schemes(plan.device):
+        raise PrecisionError(
+            f"the plan of {plan.model or 'a model'} runs {plan.scheme} on {plan.device}, which that engine "
+            "does not do "
+            "here. Make the plan anew."
+        )
+    find_device(plan.device)
+    return plan
+
+
+def _probe(device: str) -> Mapping[Scheme, Measured]:
+    """What every engine measures of its schemes; remembered if nothing disturbed it."""
+    schemes: dict[Scheme, Measured] = {}
+    for name in ENGINES.names():
+        engine = ENGINES[name]
+        schemes.update(engine.probe(device, engine.schemes(device)))
+    key = _key(device)
+    if all(found.quiet for found in schemes.values()):
+        write_json(_file(key), {"key": key, "schemes": schemes_to_json(schemes)})
+    else:
+        logger.info("other processes disturbed the probe of %s; it is not remembered", device)
+        _disturbed[_file(key)] = (monotonic(), schemes)
+    return schemes
+
+
+def _remembered(device: str) -> Mapping[Scheme, Measured] | None:
+    """What was measured under the same key, None where nothing usable was."""
+    key = _key(device)
+    name = _file(key)
+    when, recent = _disturbed.get(name, (float("-inf"), None))
+    if recent is not None and monotonic() - when < _DISTURBED_SECONDS:
+        return recent
+    saved = read_json(name)
+    if not isinstance(saved, dict) or saved.get("key") != key:
+        return None
+    try:
+        return schemes_from_json(saved["schemes"])
+    except (KeyError, TypeError, AttributeError, PrecisionError) as error:
+        logger.info("%s cannot be used and is forgotten: %r", name, error)
+        return None
+
+
+def _key(device: str) -> dict[str, Any]:
+    """Everything that what is measured depends on."""
+    return {
+        "probe_version": _PROBE_VERSION,
+        "device": device,
+        "name": device_name(device),
+        "features": list(device_features(device)),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "schemes": [scheme.to_json() for name in ENGINES.names() for scheme in ENGINES[name].schemes(device)],
+    }
+
+
+def _file(key: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return f"probe-{digest}.json"

@@ -1,0 +1,218 @@
+"""Which scheme runs the body: each rule with a capability made up for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from planned import DRIFTED, UNSEEN, capability, footprint, measured, scheme
+from tercet.errors import PrecisionError
+from tercet.precision.choice import choose_scheme
+from tercet.precision.dtype import DType, Wish
+from tercet.precision.hardware import Capability
+
+AUTO = Wish("auto")
+F32, F16, BF16, F64, INT8 = DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16, DType.FLOAT64, DType.INT8
+
+
+def explicit(dtype: DType) -> Wish:
+    return Wish("explicit", dtype)
+
+
+def about(reasons: tuple[str, ...], start: str) -> str:
+    [found] = [reason for reason in reasons if reason.startswith(start)]
+    return found
+
+
+def test_auto_leaves_float32_for_a_scheme_without_visible_loss_that_is_clearly_faster() -> None:
+    choice = choose_scheme(capability({F32: measured(1.0), F16: measured(1 / 1.3, UNSEEN)}), AUTO)
+    assert choice.scheme == scheme(F16)
+    assert "1.30 times as fast as float32 here and has no visible loss" in choice.reasons[0]
+    assert "mean 1 - cosine 1.6e-06, worst 9.7e-06; a test" in choice.reasons[0]
+
+
+def test_auto_stays_with_float32_below_1_3_times() -> None:
+    choice = choose_scheme(capability({F32: measured(1.0), F16: measured(1 / 1.2999, UNSEEN)}), AUTO)
+    assert choice.scheme == scheme(F32)
+    assert "is 1.29 times as fast as float32 here" in about(choice.reasons, "float16")
+    assert "below 1.3 times it is not worth leaving float32" in about(choice.reasons, "float16")
+
+
+def test_auto_does_not_take_a_fast_scheme_whose_drift_is_visible() -> None:
+    choice = choose_scheme(capability({F32: measured(1.0), BF16: measured(0.588, DRIFTED)}), AUTO)
+    assert choice.scheme == scheme(F32)
+    assert about(choice.reasons, "bfloat16") == (
+        "bfloat16 (torch_packed) is 1.70 times as fast as float32 here, but its stated drift, mean 4.7e-05 "
+        "and worst "
+        "8.0e-05, is visible; ask for it with --precision bfloat16."
+    )
+
+
+@pytest.mark.parametrize(("mean", "worst"), [(5.1e-6, 1e-5), (1e-6, 5.1e-5)])
+def test_mean_and_worst_must_both_be_invisible(mean: float, worst: float) -> None:
+    table = {F32: measured(1.0), F16: measured(0.25, (mean, worst))}
+    assert choose_scheme(capability(table), AUTO).scheme == scheme(F32)
+
+
+def test_the_class_without_visible_loss_includes_its_limits() -> None:
+    table = {F32: measured(1.0), F16: measured(0.25, (5e-6, 5e-5))}
+    assert choose_scheme(capability(table), AUTO).scheme == scheme(F16)
+
+
+def test_a_small_matmul_error_alone_decides_nothing() -> None:
+    choice = choose_scheme(capability({F32: measured(1.0), F16: measured(0.25, None)}), AUTO)
+    assert choice.scheme == scheme(F32)
+    assert "states no drift on real texts, so its loss is not known" in about(choice.reasons, "float16")
+
+
+def test_a_busy_machine_stays_with_float32_and_says_so() -> None:
+    table = {F32: measured(1.0), F16: measured(0.25, UNSEEN)}
+    choice = choose_scheme(capability(table, quiet=False), AUTO)
+    assert choice.scheme == scheme(F32)
+    assert "disturbed the measurement" in choice.reasons[0]
+    assert "as far as a busy machine can tell" in about(choice.reasons, "float16")
+
+
+def test_one_disturbed_row_is_not_chosen() -> None:
+    table = {F32: measured(1.0), F16: measured(0.25, UNSEEN, quiet=False)}
+    assert choose_scheme(capability(table), AUTO).scheme == scheme(F32)
+
+
+def test_what_does_not_run_is_quoted_and_not_chosen() -> None:
+    failure = "layer_norm: \"LayerNormKernelImpl\" not implemented for 'Half'"
+    choice = choose_scheme(
+        capability({F32: measured(1.0), F16: measured(None, UNSEEN, failure=failure)}), AUTO
+    )
+    assert choice.scheme == scheme(F32)
+    assert f"float16 (torch_packed) does not run on cpu: {failure}." in choice.reasons
+
+
+def test_the_fastest_of_several_is_chosen_and_the_others_are_explained() -> None:
+    native = scheme(F16, "native_cpu")
+    found = capability({F32: measured(1.0), F16: measured(0.7, UNSEEN), native: measured(0.5, UNSEEN)})
+    choice = choose_scheme(found, AUTO)
+    assert choice.scheme == native
+    assert "but float16 (native_cpu) is faster" in about(choice.reasons, "float16 (torch_packed)")
+
+
+def test_the_fastest_float32_is_float32_too() -> None:
+    native = scheme(F32, "native_cpu")
+    found = capability({F32: measured(1.0), native: measured(0.8), F16: measured(0.7, UNSEEN)})
+    choice = choose_scheme(found, AUTO)
+    assert choice.scheme == native
+    # against the float32 that would run, not against the slower one: 0.8 / 0.7
+    assert "is 1.14 times as fast" in about(choice.reasons, "float16")
+
+
+def test_a_wider_format_is_never_chosen_and_says_what_it_is_for() -> None:
+    choice = choose_scheme(capability({F32: measured(1.0), F64: measured(2.13)}), AUTO)
+    assert about(choice.reasons, "float64") == (
+        "float64 (torch_packed) takes 2.1 times as long as float32 here; for reference values, ask for it "
+        "with "
+        "--precision float64."
+    )
+
+
+def test_every_scheme_gets_a_sentence() -> None:
+    table = {
+        F32: measured(1.0),
+        F16: measured(4.2, UNSEEN),
+        BF16: measured(0.25, DRIFTED),
+        F64: measured(2.0),
+    }
+    for wish in (AUTO, explicit(F16)):
+        reasons = choose_scheme(capability(table), wish).reasons
+        assert len(reasons) == (4 if wish == AUTO else 1)
+        assert all(reason.endswith(".") for reason in reasons)
+
+
+def test_auto_without_a_float32_that_runs_is_an_error() -> None:
+    with pytest.raises(
+        PrecisionError, match=r"float32 does not run on cpu .*linear: broken.*Choose another device"
+    ):
+        choose_scheme(capability({F32: measured(None, failure="linear: broken")}), AUTO)
+
+
+def test_an_explicit_dtype_is_honoured_even_where_it_is_slow() -> None:
+    table = {F32: measured(1.0), F16: measured(4.2, UNSEEN)}
+    choice = choose_scheme(capability(table), explicit(F16))
+    assert choice.scheme == scheme(F16)
+    assert choice.reasons[0].startswith(
+        "float16 was asked for: float16 (torch_packed) runs here, in 4.2 times the time"
+    )
+
+
+def test_an_explicit_dtype_that_does_not_run_is_refused_with_the_message_and_the_mend() -> None:
+    table = {
+        F32: measured(1.0),
+        F16: measured(None, failure="linear: \"addmm_impl_cpu_\" not implemented for 'Half'"),
+    }
+    with pytest.raises(PrecisionError) as caught:
+        choose_scheme(capability(table), explicit(F16))
+    message = str(caught.value)
+    assert "precision float16 does not run on cpu (a CPU)" in message
+    assert "\"addmm_impl_cpu_\" not implemented for 'Half'" in message
+    assert "Ask for what runs here (float32), or for 'auto'" in message
+
+
+def test_int8_without_an_engine_is_refused_with_the_engines_that_are_there() -> None:
+    with pytest.raises(
+        PrecisionError, match=r"no engine here computes in int8 on cpu \(engines: torch_packed\)"
+    ):
+        choose_scheme(capability({F32: measured(1.0)}), explicit(INT8))
+
+
+def test_an_explicit_dtype_takes_its_fastest_engine_and_names_the_others() -> None:
+    native = scheme(F16, "native_cpu")
+    table = {F32: measured(1.0), F16: measured(4.2, UNSEEN), native: measured(0.5, UNSEEN)}
+    choice = choose_scheme(capability(table), explicit(F16))
+    assert choice.scheme == native
+    assert "float16 (torch_packed) would do as well, in 4.2 times the time of float32." in choice.reasons
+
+
+def test_an_engine_without_its_hardware_leaves_the_next_one_and_says_why() -> None:
+    native = scheme(F16, "native_cpu")
+    table = {native: measured(None, failure="no AVX512-FP16"), F16: measured(4.2, UNSEEN), F32: measured(1.0)}
+    choice = choose_scheme(capability(table), explicit(F16))
+    assert choice.scheme == scheme(F16)
+    assert "float16 (native_cpu) does not run here: no AVX512-FP16." in choice.reasons
+
+
+def test_checkpoint_takes_the_stored_dtype() -> None:
+    table = {F32: measured(1.0), F16: measured(4.2, UNSEEN)}
+    choice = choose_scheme(
+        capability(table), Wish("checkpoint"), footprint(stored={"float16": 100, "int64": 900})
+    )
+    assert choice.scheme == scheme(F16)
+    assert choice.reasons[0].startswith(
+        "The checkpoint is stored in float16: float16 (torch_packed) runs here"
+    )
+
+
+def test_checkpoint_of_mixed_dtypes_takes_the_most_and_lists_all() -> None:
+    table = {F32: measured(1.0), F16: measured(4.2, UNSEEN)}
+    stored = {"float16": 1200, "float32": 30}
+    choice = choose_scheme(capability(table), Wish("checkpoint"), footprint(stored=stored))
+    assert choice.scheme == scheme(F16)
+    assert "(1,200 numbers in float16, 30 numbers in float32), and most of it is float16" in choice.reasons[0]
+
+
+def test_a_stored_dtype_that_does_not_run_is_refused_never_replaced() -> None:
+    table = {F32: measured(1.0), F16: measured(None, failure="linear: not implemented for 'Half'")}
+    with pytest.raises(
+        PrecisionError, match=r"the checkpoint is stored in float16.*not implemented for 'Half'"
+    ):
+        choose_scheme(capability(table), Wish("checkpoint"), footprint(stored={"float16": 100}))
+
+
+def test_a_stored_dtype_that_nothing_here_knows_is_refused() -> None:
+    with pytest.raises(PrecisionError, match=r"stored in float8_e4m3fn.*'float8_e4m3fn' is not a dtype"):
+        choose_scheme(
+            capability({F32: measured(1.0)}), Wish("checkpoint"), footprint(stored={"float8_e4m3fn": 9})
+        )
+
+
+def test_a_float16_checkpoint_on_a_cpu_runs_in_float32_unless_float16_was_asked_for() -> None:
+    slow: Capability = capability({F32: measured(1.0), F16: measured(4.2, UNSEEN)})
+    assert choose_scheme(slow, AUTO, footprint(stored={"float16": 100})).scheme == scheme(F32)
+    fast = capability({F32: measured(1.0), F16: measured(0.4, UNSEEN)})
+    assert choose_scheme(fast, AUTO, footprint(stored={"float32": 100})).scheme == scheme(F16)
