@@ -261,7 +261,7 @@ def test_reading_ten_times_the_rows_takes_no_more_memory(tmp_path: Path, suffix:
         tracemalloc.stop()
         return python + most
 
-    few = 20_000 if suffix == "parquet" else 2_000  # pages and buffers of Parquet take a few MB of their own
+    few = 40_000 if suffix == "parquet" else 2_000  # pages and buffers of Parquet take a few MB of their own
     peak(100)
     assert peak(10 * few) < peak(few) + 1_500_000
 

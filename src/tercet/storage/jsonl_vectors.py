@@ -82,13 +82,14 @@ def read_jsonl(path: str) -> tuple[dict[str, Any], Iterator[VectorRows]]:
     """Provenance, and the rows, a few hundred at a time."""
     lines = Lines(path, max_line_bytes=2**30)
     records = _records(lines)
-    first = next(records, None)
-    if first is None or "provenance" not in first:
+    try:
+        first = next(records, None)
+        if first is None or "provenance" not in first:
+            raise InputError(f"{path}: no provenance in its first line, so not vectors that Tercet wrote.")
+        provenance, file = separate(path, json.dumps(first["provenance"]))
+    except BaseException:
         lines.close()
-        raise InputError(
-            f"{path}: its first line has no provenance, so these are not vectors that Tercet wrote."
-        )
-    provenance, file = separate(path, json.dumps(first["provenance"]))
+        raise
 
     def parts() -> Iterator[VectorRows]:
         try:

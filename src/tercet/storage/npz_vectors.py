@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tercet.embeddings import Embeddings, MultiVectors, SparseVectors
 from tercet.errors import InputError, OutputError
 from tercet.storage.aside import Sink, writing
+from tercet.storage.lines import open_file
 from tercet.storage.provenance import KEY, describe, separate
 from tercet.storage.rows import VectorRows
 
@@ -168,7 +169,7 @@ def _head(member: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Non
 def read_npz(path: str) -> tuple[dict[str, Any], Iterator[VectorRows]]:
     """Provenance, and all rows at once."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_file(path) as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a whole .npz file ({error}).") from error
