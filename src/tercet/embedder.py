@@ -24,7 +24,9 @@ from tercet.model import HeadOptions, Heads, hidden_in_float32, position_limit
 from tercet.planner import make_plan
 from tercet.precision.dtype import DType
 from tercet.precision.plan import Plan
-from tercet.scoring import PairScores, Reduction, Weights, score_matrix, score_pairs
+from tercet.scoring import PairScores, score_matrix, score_pairs
+from tercet.scoring.hybrid import Weights
+from tercet.scoring.late import Reduction
 from tercet.signatures import refuse_unknown_keywords
 from tercet.text.pack import pack
 from tercet.text.tokenizer import Tokenizer
@@ -93,11 +95,13 @@ def load(
         checkpoint = replace(checkpoint, prompts={**checkpoint.prompts, **prompts})
     if isinstance(plan, (str, Path)):
         plan = Plan.load(plan)
-    if plan is None:
+    if plan is not None:
+        plan = make_plan(checkpoint, precision=plan)
+    else:
         plan = make_plan(
             checkpoint,
             precision=precision,
-            device=None if device is None else str(device),
+            device=device,
             outputs=None if outputs is None else tuple(outputs),
             token_budget=token_budget,
             output_dtype=output_dtype,
