@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from tercet.cache import read_json, write_json
 from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.engines import ENGINES
-from tercet.errors import PrecisionError, UnknownNameError, nearest
+from tercet.errors import CheckpointError, InputError, PrecisionError, UnknownNameError, nearest
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.hardware import (
     Capability,
@@ -32,7 +32,7 @@ from tercet.precision.hardware import (
     schemes_to_json,
 )
 from tercet.precision.memory import device_memory, process_memory
-from tercet.precision.plan import Plan
+from tercet.precision.plan import Footprint, Plan
 from tercet.precision.plan import plan as plan_footprint
 from tercet.precision.scheme import Scheme
 
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 # Raise it whenever what is measured, how, or a stated drift changes: what older releases remembered is then
 # forgotten.
 _PROBE_VERSION = 1
+_HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 # A disturbed table is never written down; but a program that opens ten models should not measure ten times in
 # vain.
 _DISTURBED_SECONDS = 60.0
@@ -113,10 +114,11 @@ def make_plan(
         return _replayed(precision)
     wish = precision if isinstance(precision, Precision) else Wish.parse(precision)
     output = None if output_dtype is None else DType.parse(output_dtype)
-    found = capability(device)
+    footprint = checkpoint.footprint()
+    _check_outputs(footprint, outputs)
     return plan_footprint(
-        checkpoint.footprint(),
-        found,
+        footprint,
+        capability(device),
         wish,
         token_budget=token_budget,
         output_dtype=output,
@@ -140,10 +142,12 @@ def plan(
     pooling: str | None = None,
     token_budget: int | None = None,
     output_dtype: object = None,
+    confirm: Callable[[int], bool] | None = None,
 ) -> Plan:
     """The plan that `tercet.load` would follow with the same options; fetches and reads headers, no weight.
 
-    The model is a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2; every option
+    The model is a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2;
+    every option
     is one of `tercet.load`.
 
     Raises:
@@ -157,6 +161,7 @@ def plan(
         local_files_only=local_files_only,
         cache_folder=cache_folder,
         headers_only=True,
+        confirm=confirm,
     )
     return make_plan(
         open_checkpoint(source, pooling=pooling),
@@ -172,6 +177,19 @@ def plan(
 def remembered_in(device: str) -> Path:
     """The file in which what was measured of a device is remembered, whether it is there yet or not."""
     return user_cache() / _file(_key(device))
+
+
+def _check_outputs(footprint: Footprint, outputs: Sequence[str] | None) -> None:
+    """An error where an output was asked for that the checkpoint cannot make."""
+    for output in outputs or ():
+        if output not in _HEADS:
+            raise InputError(f"There is no output {output!r}. {nearest(output, _HEADS)}")
+        if output not in footprint.outputs:
+            raise CheckpointError(
+                f"{footprint.name}: no {output} output, since there is no {_HEADS[output]} in the "
+                "checkpoint. It makes: "
+                f"{', '.join(footprint.outputs)}. Fetch the file, or ask for those."
+            )
 
 
 def _replayed(plan: Plan) -> Plan:

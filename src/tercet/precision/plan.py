@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from tercet.errors import PrecisionError
@@ -31,6 +32,7 @@ _SMALLEST_BUDGET = 256
 # Of the free memory, what a budget chosen by us may fill; the rest is for what grows meanwhile.
 _FILL = 0.9
 _VERSION = 1
+_PAGE_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,9 @@ class Plan:
             f"  memory    {show_bytes(self.peak_bytes)} at the peak, {show_bytes(self.free_bytes)} free",
         ]
         lines += [f"            {show_bytes(count):>9}  {what}" for what, count in self.memory]
-        lines += ["Why", *(f"  - {reason}" for reason in self.reasons)]
+        lines.append("Why")
+        for reason in self.reasons:
+            lines += wrap(reason, _PAGE_WIDTH, initial_indent="  - ", subsequent_indent="    ")
         return "\n".join(lines)
 
     def __str__(self) -> str:
