@@ -2,80 +2,152 @@
 
 from __future__ import annotations
 
-__all__ = ["Checkpoint", "ModuleSpec"]
+__all__ = ["Checkpoint", "ModuleSpec", "open_checkpoint"]
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
+from tercet.checkpoint.contents import Checkpoint, ModuleSpec
+from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
-from tercet.precision.dtype import DType
-from tercet.precision.plan import Footprint
+from tercet.checkpoint.m3 import HEAD_FILES, read_heads
+from tercet.checkpoint.paths import inside, read_json_object
+from tercet.checkpoint.sentence_files import SentenceSettings, read_sentence_settings, text_limit
+from tercet.checkpoint.source import Source
+from tercet.checkpoint.stack import Stack, check_widths, parse_pooling, read_stack
+from tercet.checkpoint.weights import Weights, find_weights
+from tercet.errors import CheckpointError
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleSpec:
-    """One part after the encoder, as the checkpoint describes it.
+def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) -> Checkpoint:
+    """What the folder holds, from configurations and headers alone.
 
-    Attributes:
-        kind: the module registry's name: "pooling", "dense", "layer_norm", "normalize", "sparse_linear", "colbert_linear".
-        where: folder or file it came from, relative to the checkpoint, for messages ("1_Pooling", "sparse_linear.pt").
-        config: its settings under the new key names (old ones are translated by the layout), unknown keys refused.
-        tensors: its weights by the names that the module's file has.
+    Args:
+        source: what `find` gave back, or a folder.
+        pooling: instead of the checkpoint's own: "cls", "mean", "max", "mean_sqrt_len_tokens",
+            "weightedmean", "lasttoken", or several joined by "+".
+
+    Raises:
+        CheckpointError: a file is missing or damaged, does not fit the others, or asks for what is not done.
+        InputError: `pooling` is not known.
     """
+    if not isinstance(source, Source):
+        source = Source(Path(source), str(source), None)
+    folder = source.folder
+    notes: list[str] = []
+    stack, layout = _stack(source, notes)
+    architecture, config = read_encoder_config(folder, stack.encoder_path)
+    hidden = config["hidden_size"]
+    heads, head_notes = read_heads(folder, hidden, source.remote)
+    if layout != "sentence-transformers":
+        stack = Stack("", (parse_pooling("cls"), _NORMALIZE) if heads else (parse_pooling("mean"),))
+    if pooling is not None:
+        rest = (module for module in stack.modules if module.kind != "pooling")
+        stack = replace(stack, modules=(parse_pooling(pooling), *rest), pooling_width=None)
+        notes = [note for note in notes if note != _ASSUMED_MEAN]
+        notes.append(f"Pooling is {pooling!r}, as asked.")
+    check_widths(folder, stack, hidden)
+    modules = (*stack.modules, *heads)
 
-    kind: str
-    where: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
+    weights = find_weights(folder, stack.encoder_path, source.remote)
+    tensors, ignored = sort_tensors(weights.tensors)
+    _refuse_rerankers(folder, layout, tensors)
+    settings = (
+        read_sentence_settings(folder, stack.encoder_path) if layout != "huggingface" else SentenceSettings()
+    )
+    tokenizer_config, tokenizer_file = _tokenizer(folder, stack.encoder_path)
+    max_length, length_note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
+    notes += [*stack.notes, *head_notes, *settings.notes, *([length_note] if length_note else [])]
+    notes += _weight_notes(weights, ignored, modules, tensors)
+    return Checkpoint(
+        folder=folder,
+        name=source.name,
+        layout="bge-m3" if heads else layout,
+        architecture=architecture,
+        config=config,
+        tensors=tensors,
+        modules=modules,
+        tokenizer_file=tokenizer_file,
+        tokenizer_config=tokenizer_config,
+        max_length=max_length,
+        lowercase=settings.lowercase,
+        prompts=settings.prompts,
+        default_prompt_name=settings.default_prompt_name,
+        truncate_dim=settings.truncate_dim,
+        notes=tuple(notes),
+        revision=source.revision,
+        encoder_path=stack.encoder_path,
+        file_format=weights.file_format,
+        files=weights.files,
+        ignored=ignored,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A model folder as it really is; no weight read.
+_NORMALIZE = ModuleSpec("normalize", "BGE-M3's default")
+_ASSUMED_MEAN = (
+    "There is no modules.json: mean pooling without normalisation is assumed, as sentence-transformers does. "
+    "Pass pooling='cls' if the model was trained so."
+)
 
-    Attributes:
-        folder: the root folder.
-        name: what the user called it (hub id or path).
-        layout: "huggingface", "sentence-transformers" or "bge-m3".
-        architecture: config.json's model_type: "bert", "roberta", "xlm-roberta".
-        config: config.json of the encoder.
-        tensors: the encoder's tensors under the encoder's own names: known prefixes ("bert.", "roberta.", "0.auto_model.") removed.
-        modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.
-        tokenizer_file: tokenizer.json, or None where the folder has none.
-        tokenizer_config: tokenizer_config.json, {} where there is none.
-        max_length: longest text in tokens, special tokens included, by every place that limits it (never above the position table).
-        lowercase: True where sentence_bert_config.json asks for do_lower_case.
-        prompts, default_prompt_name: as config_sentence_transformers.json has them.
-        truncate_dim: as config_sentence_transformers.json has it.
-        notes: sentences about what was found that a user should know (ignored tensors, assumed pooling, mixed dtypes, legacy format).
-        revision: hub commit, or None of a folder.
-    """
 
-    folder: Path
-    name: str
-    layout: str
-    architecture: str
-    config: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    modules: tuple[ModuleSpec, ...]
-    tokenizer_file: Path | None
-    tokenizer_config: Mapping[str, Any]
-    max_length: int
-    lowercase: bool = False
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt_name: str | None = None
-    truncate_dim: int | None = None
-    notes: tuple[str, ...] = ()
-    revision: str | None = None
+def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
+    """The modules that the folder describes, and the layout without regard to heads."""
+    folder = source.folder
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
+    if inside(folder, "modules.json", said_by="modules.json").is_file():
+        return read_stack(folder, source.remote), "sentence-transformers"
+    if any(
+        name in source.remote or inside(folder, name, said_by=name).is_file() for name in HEAD_FILES.values()
+    ):
+        notes.append("There is no modules.json: cls pooling and normalisation are taken, as BGE-M3 has them.")
+        return Stack("", ()), "bge-m3"
+    notes.append(_ASSUMED_MEAN)
+    return Stack("", ()), "huggingface"
 
-    def footprint(self) -> Footprint:
-        """The numbers that a plan needs."""
-        raise NotImplementedError
 
-    def read(self, info: TensorInfo, dtype: DType) -> Tensor:
-        """One tensor on the CPU in `dtype`: mapped from the file where nothing is cast, else cast while reading."""
-        raise NotImplementedError
+def _tokenizer(folder: Path, encoder_path: str) -> tuple[dict[str, object], Path | None]:
+    start = f"{encoder_path}/" if encoder_path else ""
+    settings = inside(folder, f"{start}tokenizer_config.json", said_by="modules.json")
+    file = inside(folder, f"{start}tokenizer.json", said_by="modules.json")
+    return read_json_object(settings) if settings.is_file() else {}, file if file.is_file() else None
+
+
+def _refuse_rerankers(folder: Path, layout: str, tensors: Iterable[str]) -> None:
+    found = sorted(name for name in tensors if name.startswith(("classifier.", "qa_outputs.")))
+    if found and layout == "huggingface":
+        raise CheckpointError(
+            f"{folder} ends in a classifier ({', '.join(found[:4])}): it is a reranker or a "
+            "classifier, and makes no "
+            "vectors. Use a model for embeddings."
+        )
+
+
+def _weight_notes(
+    weights: Weights,
+    ignored: dict[str, TensorInfo],
+    modules: Sequence[ModuleSpec],
+    tensors: dict[str, TensorInfo],
+) -> list[str]:
+    notes = []
+    if weights.file_format == "torch-legacy":
+        size = sum(path.stat().st_size for path in weights.files)
+        notes.append(
+            f"{weights.files[0].name} has torch's format from before 1.6, which cannot be mapped: it "
+            "is read whole, "
+            f"{size:,} bytes more at the peak. Save it anew with torch.save, or as .safetensors, to "
+            "avoid that."
+        )
+    if ignored:
+        names = sorted(ignored)
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        notes.append(f"Not used for embeddings: {', '.join(names[:6])}{more}.")
+    counts: Counter[str] = Counter()
+    for info in [*tensors.values(), *(info for module in modules for info in module.tensors.values())]:
+        counts[info.dtype] += 1
+    if len(counts) > 1:
+        mixed = ", ".join(f"{count} tensors in {dtype}" for dtype, count in counts.most_common())
+        notes.append(f"The stored dtypes are mixed: {mixed}.")
+    return notes

@@ -1,0 +1,162 @@
+"""What a model folder holds, as found on disk: no weight read, no module built."""
+
+from __future__ import annotations
+
+__all__ = ["Checkpoint", "ModuleSpec"]
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tercet.checkpoint.hashing import hash_weights
+from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.tensors import TensorReader
+from tercet.precision.dtype import DType
+from tercet.precision.footprint import FileFormat, Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """One part after the encoder, as the checkpoint describes it.
+
+    Attributes:
+        kind: the module registry's name: "pooling", "dense", "layer_norm", "normalize", "sparse_linear",
+            "colbert_linear".
+        where: folder or file it came from, relative to the checkpoint ("1_Pooling", "sparse_linear.pt").
+        config: its settings under the new key names: old ones are translated, unknown ones refused.
+        tensors: its weights by the names that the module's file has.
+    """
+
+    kind: str
+    where: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model folder as it really is; no weight read. May be shared by threads, pickled and forked.
+
+    Attributes:
+        folder: the root folder.
+        name: what the user called it (hub id or path).
+        layout: "huggingface", "sentence-transformers" or "bge-m3".
+        architecture: config.json's model_type: "bert", "roberta", "xlm-roberta".
+        config: config.json of the encoder.
+        tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
+            "0.auto_model.") removed.
+        modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.
+        tokenizer_file: tokenizer.json, or None where the folder has none.
+        tokenizer_config: tokenizer_config.json, {} where there is none.
+        max_length: longest text in tokens, special tokens included, by every place that limits it (never
+            above the position table).
+        lowercase: True where sentence_bert_config.json asks for do_lower_case.
+        prompts, default_prompt_name: as config_sentence_transformers.json has them.
+        truncate_dim: as config_sentence_transformers.json has it.
+        notes: sentences about what was found that a user should know (tensors that are not used, an assumed
+            pooling, mixed dtypes, a format that must be read whole).
+        revision: hub commit, or None of a folder.
+        encoder_path: folder of the encoder and its tokenizer, relative to `folder`: "" or "0_Transformer".
+        file_format: how the encoder's weights are stored.
+        files: the files of the encoder's weights.
+        ignored: tensors of those files that no embedding uses (pooler, language-model head, buffers).
+    """
+
+    folder: Path
+    name: str
+    layout: str
+    architecture: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    modules: tuple[ModuleSpec, ...]
+    tokenizer_file: Path | None
+    tokenizer_config: Mapping[str, Any]
+    max_length: int
+    lowercase: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    truncate_dim: int | None = None
+    notes: tuple[str, ...] = ()
+    revision: str | None = None
+    encoder_path: str = ""
+    file_format: FileFormat = "safetensors"
+    files: tuple[Path, ...] = ()
+    ignored: Mapping[str, TensorInfo] = field(default_factory=dict)
+    _reader: TensorReader = field(default_factory=TensorReader, repr=False, compare=False)
+
+    def module(self, kind: str) -> ModuleSpec | None:
+        """The first module of a kind, or None."""
+        return next((module for module in self.modules if module.kind == kind), None)
+
+    def footprint(self) -> Footprint:
+        """The numbers that a plan needs."""
+        body = [info for info in self.tensors.values() if info.is_float]
+        modules = [info for module in self.modules for info in module.tensors.values()]
+        stored: Counter[str] = Counter()
+        for info in [*self.tensors.values(), *modules]:
+            stored[info.dtype] += info.numbers
+        hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
+        sparse, colbert = self.module("sparse_linear"), self.module("colbert_linear")
+        return Footprint(
+            name=self.name,
+            architecture=self.architecture,
+            file_format=self.file_format,
+            stored=dict(stored),
+            body_numbers=sum(info.numbers for info in body),
+            head_numbers=sum(info.numbers for info in modules),
+            largest_tensor=max((info.numbers for info in [*body, *modules]), default=0),
+            hidden=hidden,
+            layers=layers,
+            attention_heads=int(self.config["num_attention_heads"]),
+            intermediate=int(self.config["intermediate_size"]),
+            vocabulary=int(self.config["vocab_size"]),
+            max_tokens=self.max_length,
+            outputs=("dense", *(["sparse"] if sparse else []), *(["multivector"] if colbert else [])),
+            dense_dim=self.dense_dim,
+            multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
+            fused_numbers=layers * 3 * hidden * (hidden + 1),
+        )
+
+    @property
+    def dense_dim(self) -> int:
+        """Width of the dense vector."""
+        width = int(self.config["hidden_size"])
+        for module in self.modules:
+            if module.kind == "pooling":
+                width *= len(module.config["modes"])
+            elif module.kind == "dense":
+                width = int(module.config["out_features"])
+        return width
+
+    def read(self, info: TensorInfo, dtype: DType) -> Tensor:
+        """One tensor on the CPU in `dtype`: mapped from the file if nothing is cast, else cast while reading.
+
+        Raises:
+            CheckpointError: the file is gone or changed, or integers were asked for as floats.
+            PrecisionError: a finite number becomes infinite in `dtype`.
+        """
+        return self._reader.read(info, dtype)
+
+    def release(self, info: TensorInfo) -> None:
+        """Give back the memory pages of a mapped tensor that was copied elsewhere."""
+        self._reader.release(info)
+
+    def close(self) -> None:
+        """Forget the open files, and with them what a file in the old format holds in memory.
+
+        Tensors that were given out stay valid, and reading again opens the files again.
+        """
+        self._reader.close()
+
+    def weight_files(self) -> tuple[Path, ...]:
+        """Every file with weights: the encoder's and the modules'."""
+        own = {info.file: None for module in self.modules for info in module.tensors.values()}
+        return (*self.files, *own)
+
+    def weights_hash(self) -> str:
+        """One sha256 of all weight files and their places in the folder: computed once, then remembered."""
+        return hash_weights(self.folder, self.weight_files())

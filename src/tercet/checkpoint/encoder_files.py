@@ -1,0 +1,145 @@
+"""The encoder's part of a folder: config.json, the names of its tensors, and how long a text may be."""
+
+from __future__ import annotations
+
+__all__ = ["ARCHITECTURES", "position_limit", "read_encoder_config", "sort_tensors"]
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.paths import inside, read_json_object
+from tercet.errors import CheckpointError
+
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
+
+# config.json from before transformers 3 names no model_type.
+_BY_CLASS = (("XLMRoberta", "xlm-roberta"), ("Roberta", "roberta"), ("Bert", "bert"))
+_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+_PREFIXES = ("bert.", "roberta.", "xlm_roberta.", "model.", "module.", "auto_model.", "0.")
+_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
+# What an embedding never uses: the pooler, heads of pre-training, buffers of old transformers.
+_UNUSED = re.compile(
+    r"pooler\.|cls\.(predictions|seq_relationship)\.|lm_head\.|embeddings\.(position_ids|token_type_ids)$"
+)
+
+
+def read_encoder_config(folder: Path, relative: str) -> tuple[str, dict[str, Any]]:
+    """The architecture, and config.json checked for what our encoders would silently do differently.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or describes another kind of model.
+    """
+    path = inside(folder, f"{relative}/config.json" if relative else "config.json", said_by="modules.json")
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: {path.parent} is not a model folder. {_nearby(path.parent)}"
+        )
+    config = read_json_object(path)
+    architecture = _architecture(path, config)
+    for key in _SIZES:
+        value = config.get(key)
+        if type(value) is not int or value < 1:
+            raise CheckpointError(
+                f"{path}: {key!r} is {value!r}, expected a positive number. Fetch or save it again."
+            )
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise CheckpointError(
+            f"{path}: hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
+            f"{config['num_attention_heads']}. The file is damaged or was edited; fetch it again."
+        )
+    position_type = config.get("position_embedding_type") or "absolute"
+    if position_type != "absolute":
+        raise CheckpointError(
+            f"{path}: position_embedding_type is {position_type!r}; only 'absolute' is supported. "
+            "Use another model, or sentence-transformers for this one."
+        )
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise CheckpointError(
+                f"{path}: {key!r} is true; an embedding needs an encoder. Use another model."
+            )
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            f"{path}: the weights are quantised (quantization_config). Load the unquantised model; "
+            "the precision is "
+            "chosen on loading."
+        )
+    return architecture, config
+
+
+def _architecture(path: Path, config: Mapping[str, Any]) -> str:
+    found = config.get("model_type")
+    classes = config.get("architectures")
+    first = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
+    if found is None:
+        found = next((name for start, name in _BY_CLASS if first.startswith(start)), None)
+    if found not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path} describes a model of type {found!r} ({first or 'no architecture named'}). "
+            f"Supported: {', '.join(ARCHITECTURES)}."
+        )
+    return str(found)
+
+
+def sort_tensors(
+    tensors: Mapping[str, TensorInfo],
+) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """The tensors by the encoder's own names, and those that no embedding uses by the names of the file.
+
+    What is not known stays among the first: the model refuses it by name.
+    """
+    used: dict[str, TensorInfo] = {}
+    unused: dict[str, TensorInfo] = {}
+    for stored, info in tensors.items():
+        name = _own_name(stored)
+        if _UNUSED.match(name):
+            unused[stored] = info
+            continue
+        if name in used:
+            raise CheckpointError(
+                f"{info.file}: {stored!r} and {used[name].name!r} are the same tensor of the encoder, "
+                f"{name!r}. "
+                "Remove one of them; it is not known which is meant."
+            )
+        used[name] = info
+    return used, unused
+
+
+def _own_name(stored: str) -> str:
+    """The encoder's name of a tensor: known prefixes removed, TensorFlow's gamma and beta translated."""
+    name = stored
+    while (start := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
+        name = name[len(start) :]
+    stem, _, leaf = name.rpartition(".")
+    if stem.endswith("LayerNorm") and leaf in _OLD_LEAVES:
+        return f"{stem}.{_OLD_LEAVES[leaf]}"
+    return name
+
+
+def position_limit(architecture: str, config: Mapping[str, Any]) -> int:
+    """Most tokens that the position table holds; RoBERTa never uses its rows up to the padding index."""
+    positions = int(config["max_position_embeddings"])
+    if architecture == "bert":
+        return positions
+    padding = config.get("pad_token_id")
+    return positions - (1 if padding is None else int(padding)) - 1
+
+
+def _nearby(folder: Path) -> str:
+    """A hint where the model may be meant: folders of training runs hold checkpoints one level down."""
+    if not folder.is_dir():
+        return "The folder does not exist."
+    below = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    if below:
+        return f"Did you mean one of the folders in it: {', '.join(below[:5])}?"
+    return "Give the folder that save_pretrained or sentence-transformers wrote."

@@ -1,0 +1,167 @@
+"""The settings that sentence-transformers keeps beside a model: prompts, length, case."""
+
+from __future__ import annotations
+
+__all__ = ["SentenceSettings", "read_sentence_settings", "text_limit"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tercet.checkpoint.paths import inside, read_json_object
+from tercet.errors import CheckpointError, nearest
+
+_NAMES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Settings that another value than these would change what comes out.
+_ONLY: Mapping[str, tuple[object, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "query_length": (None,),
+    "document_length": (None,),
+    "query_expansion": (None, False),
+    "processing_kwargs": (None, {}),
+}
+# Arguments of transformers that change speed or format, never the meaning of a vector.
+_HARMLESS_ARGS = {
+    "add_pooling_layer",
+    "attn_implementation",
+    "low_cpu_mem_usage",
+    "trust_remote_code",
+    "use_cache",
+    "use_fast",
+}
+_DTYPE_ARGS = ("dtype", "torch_dtype")
+_ARGS = ("model_args", "tokenizer_args", "config_args")
+_KNOWN = {*_ONLY, *_ARGS, "max_seq_length", "do_lower_case", "modality_config", "unpad_inputs"}
+# transformers writes 10**30 for "no limit".
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceSettings:
+    """What the files say; the defaults where there are none."""
+
+    max_seq_length: int | None = None
+    lowercase: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    truncate_dim: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
+    """The settings of the root folder and of the encoder's.
+
+    Raises:
+        CheckpointError: the folder is of another model type, or a setting asks for what is not done here.
+    """
+    notes: list[str] = []
+    max_seq_length, lowercase = None, False
+    names = (f"{relative}/{name}" if relative else name for name in _NAMES)
+    path = next((p for name in names if (p := inside(folder, name, said_by="modules.json")).is_file()), None)
+    if path is not None:
+        settings = read_json_object(path)
+        _check_transformer(path, settings, notes)
+        max_seq_length = _length(path, "max_seq_length", settings.get("max_seq_length"))
+        lowercase = bool(settings.get("do_lower_case", False))
+
+    path = inside(folder, "config_sentence_transformers.json", said_by="config_sentence_transformers.json")
+    top = read_json_object(path) if path.is_file() else {}
+    kind = top.get("model_type") or "SentenceTransformer"
+    if kind != "SentenceTransformer":
+        raise CheckpointError(
+            f"{path}: this is a {kind}, not a model of dense sentence vectors. "
+            f"Open it with sentence_transformers.{kind}; Tercet reads SentenceTransformer and BGE-M3 folders."
+        )
+    prompts = _prompts(path, top.get("prompts"))
+    default = top.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise CheckpointError(
+            f"{path}: default_prompt_name {default!r} is none of the prompts. "
+            f"{nearest(str(default), prompts)} "
+            "Correct the file."
+        )
+    dimensions = _length(path, "truncate_dim", top.get("truncate_dim"))
+    return SentenceSettings(max_seq_length, lowercase, prompts, default, dimensions, tuple(notes))
+
+
+def text_limit(
+    settings: SentenceSettings, tokenizer_config: Mapping[str, Any], positions: int
+) -> tuple[int, str | None]:
+    """Longest text in tokens, and a note where the model's own files ask for more than its positions hold.
+
+    `max_seq_length` rules where it is given, else the tokenizer's `model_max_length`.
+    """
+    asked = settings.max_seq_length
+    if asked is None:
+        found = tokenizer_config.get("model_max_length")
+        usable = isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < _NO_LIMIT
+        asked = int(found) if usable and found is not None else positions
+    if asked > positions:
+        return positions, (
+            f"The model's settings allow {asked:,} tokens, its position table holds {positions:,}: "
+            "longer texts are cut there."
+        )
+    return asked, None
+
+
+def _check_transformer(path: Path, settings: Mapping[str, Any], notes: list[str]) -> None:
+    for key, value in settings.items():
+        if key not in _KNOWN:
+            raise CheckpointError(
+                f"{path}: the setting {key!r} is not known, so it is not known what it changes. "
+                f"{nearest(key, _KNOWN)} Remove it if it does not matter."
+            )
+        if key in _ONLY and value not in _ONLY[key]:
+            raise CheckpointError(
+                f"{path}: {key!r} is {value!r}; only {_ONLY[key][0]!r} is supported. "
+                "Use sentence-transformers for this model."
+            )
+    modalities = settings.get("modality_config")
+    if modalities is not None:
+        text = modalities.get("text") if isinstance(modalities, dict) else None
+        expected = {"method": "forward", "method_output_name": "last_hidden_state"}
+        if not isinstance(text, dict) or any(
+            text.get(key, value) not in (value, [value]) for key, value in expected.items()
+        ):
+            raise CheckpointError(
+                f"{path}: modality_config is {modalities!r}; a model whose text goes through 'forward' to "
+                "'last_hidden_state' is supported. Use sentence-transformers for this model."
+            )
+    for group in _ARGS:
+        arguments = settings.get(group) or {}
+        if not isinstance(arguments, dict):
+            raise CheckpointError(f"{path}: {group!r} is {arguments!r}, expected a JSON object.")
+        for key, value in arguments.items():
+            if key in _DTYPE_ARGS:
+                notes.append(
+                    f"{path.name} asks for {key} {value!r} in {group}; ignored: the precision is "
+                    "chosen on loading."
+                )
+            elif key not in _HARMLESS_ARGS:
+                raise CheckpointError(
+                    f"{path}: {group} has {key!r} = {value!r}, which is not supported. "
+                    "Use sentence-transformers for this model, or remove the setting if it does not matter."
+                )
+
+
+def _prompts(path: Path, found: object) -> dict[str, str]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(
+        isinstance(value, (str, type(None))) for value in found.values()
+    ):
+        raise CheckpointError(f"{path}: 'prompts' is {found!r}, expected texts by name. Correct the file.")
+    return {name: prompt or "" for name, prompt in found.items()}
+
+
+def _length(path: Path, key: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{path}: {key!r} is {value!r}, expected a positive number. Correct the file.")
+    return value

@@ -1,0 +1,287 @@
+"""modules.json of sentence-transformers -> the modules after the encoder, checked against their weights."""
+
+from __future__ import annotations
+
+__all__ = ["POOLING_MODES", "Stack", "check_widths", "parse_pooling", "read_stack"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tercet.checkpoint.contents import ModuleSpec
+from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.paths import inside, read_json_file, read_json_object
+from tercet.checkpoint.weights import Remote, find_weights
+from tercet.errors import CheckpointError, InputError, nearest
+
+# Old name of a flag -> mode, in the order in which sentence-transformers concatenates them.
+_OLD_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+POOLING_MODES = tuple(_OLD_MODES.values())
+_SENTENCE = "sentence_embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The encoder's folder, relative to the root, the modules after it, and what width pooling expects."""
+
+    encoder_path: str
+    modules: tuple[ModuleSpec, ...]
+    notes: tuple[str, ...] = ()
+    pooling_width: int | None = None
+
+
+def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
+    """What modules.json describes.
+
+    Raises:
+        CheckpointError: a module is not known, its settings are, or its weights do not fit them.
+    """
+    path = folder / "modules.json"
+    entries = read_json_file(path)
+    if not isinstance(entries, list) or not entries:
+        raise CheckpointError(f"{path} is not a list of modules. Fetch or save the model again.")
+    places = [_place(path, entry) for entry in entries]
+    (encoder, where), *rest = places
+    if encoder != "Transformer":
+        raise CheckpointError(
+            f"{path}: the first module is {encoder!r} ({where or folder}), only a Transformer can "
+            "come first. "
+            "Use sentence-transformers for this model."
+        )
+    modules: list[ModuleSpec] = []
+    notes: list[str] = []
+    pooling_width = None
+    for name, relative in rest:
+        if name not in _MODULES:
+            raise CheckpointError(
+                f"{folder / relative}: the module {name!r} of {path.name} is not supported. "
+                f"{nearest(name, ['Transformer', *_MODULES])} Use sentence-transformers for this model."
+            )
+        spec = _MODULES[name](folder, relative, remote)
+        if spec is None:
+            notes.append(f"{relative} (Dropout) does nothing outside training and is left out.")
+        else:
+            modules.append(spec)
+        if spec is not None and spec.kind == "pooling":
+            pooling_width = _pooling_width(folder, relative)
+    return Stack(where, tuple(modules), tuple(notes), pooling_width)
+
+
+def _place(path: Path, entry: object) -> tuple[str, str]:
+    """Class name and folder of one entry of modules.json."""
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path}: {entry!r} is not a module. Fetch or save the model again.")
+    reference, relative = entry.get("type"), entry.get("path")
+    if not isinstance(reference, str) or not isinstance(relative, str):
+        raise CheckpointError(
+            f"{path}: {entry!r} needs a 'type' and a 'path'. Fetch or save the model again."
+        )
+    if not reference.startswith("sentence_transformers."):
+        raise CheckpointError(
+            f"{path}: the module {relative or 'at the root'} is of class {reference!r}, which is code "
+            "outside "
+            "sentence-transformers. No code of a checkpoint is run; use sentence-transformers for this model."
+        )
+    if entry.get("kwargs"):
+        raise CheckpointError(
+            f"{path}: {reference!r} in {relative!r} takes arguments at run time ({entry['kwargs']!r}), "
+            "which is not supported. Use sentence-transformers for this model."
+        )
+    relative = "" if relative in (".", "./") else relative.rstrip("/")
+    inside(path.parent, relative, said_by=path.name)
+    return reference.rsplit(".", 1)[-1], relative
+
+
+def _pooling(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+    path, config = _settings(folder, relative)
+    for key in ("embedding_dimension", "word_embedding_dimension"):
+        config.pop(key, None)
+    include_prompt = config.pop("include_prompt", True)
+    old = {key: config.pop(key) for key in _OLD_MODES if key in config}
+    given = config.pop("pooling_mode", None)
+    _nothing_left(path, config, {"embedding_dimension", "pooling_mode", "include_prompt", *_OLD_MODES})
+    if given is None:
+        given = [mode for key, mode in _OLD_MODES.items() if old.get(key)] or "mean"
+    modes = [given] if isinstance(given, str) else given
+    if not isinstance(modes, list) or not modes or any(mode not in POOLING_MODES for mode in modes):
+        unknown = next((str(mode) for mode in modes if mode not in POOLING_MODES), "") if modes else ""
+        raise CheckpointError(f"{path}: pooling_mode is {given!r}. {nearest(unknown, POOLING_MODES)}")
+    if type(include_prompt) is not bool:
+        raise CheckpointError(f"{path}: 'include_prompt' is {include_prompt!r}, expected true or false.")
+    return ModuleSpec("pooling", relative, {"modes": tuple(modes), "include_prompt": include_prompt})
+
+
+def _pooling_width(folder: Path, relative: str) -> int:
+    path, config = _settings(folder, relative)
+    width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+    if type(width) is not int:
+        raise CheckpointError(f"{path}: 'embedding_dimension' is {width!r}, not a number. Correct the file.")
+    return width
+
+
+def _dense(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+    path, config = _settings(folder, relative)
+    settings = {
+        "in_features": config.pop("in_features", None),
+        "out_features": config.pop("out_features", None),
+        "bias": config.pop("bias", True),
+        "activation_function": config.pop("activation_function", "torch.nn.modules.activation.Tanh"),
+        "use_residual": config.pop("use_residual", False),
+    }
+    _only_sentence(path, config)
+    _nothing_left(path, config, {*settings, "module_input_name", "module_output_name"})
+    rows, columns = settings["out_features"], settings["in_features"]
+    if type(rows) is not int or type(columns) is not int:
+        raise CheckpointError(
+            f"{path}: in_features and out_features are {columns!r} and {rows!r}, not numbers."
+        )
+    for key in ("bias", "use_residual"):
+        if type(settings[key]) is not bool:
+            raise CheckpointError(f"{path}: {key!r} is {settings[key]!r}, expected true or false.")
+    if settings["activation_function"] is None:
+        settings["activation_function"] = "torch.nn.modules.linear.Identity"
+    if not isinstance(settings["activation_function"], str):
+        raise CheckpointError(
+            f"{path}: 'activation_function' is {settings['activation_function']!r}, not a name."
+        )
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (rows, columns)}
+    if settings["bias"]:
+        shapes["linear.bias"] = (rows,)
+    if settings["use_residual"] and rows != columns:
+        shapes["residual.weight"] = (rows, columns)
+    return ModuleSpec("dense", relative, settings, _weights(folder, relative, remote, shapes))
+
+
+def _layer_norm(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+    path, config = _settings(folder, relative)
+    width = config.pop("dimension", None)
+    _nothing_left(path, config, {"dimension"})
+    if type(width) is not int:
+        raise CheckpointError(f"{path}: 'dimension' is {width!r}, expected a number. Correct the file.")
+    shapes = {"norm.weight": (width,), "norm.bias": (width,)}
+    return ModuleSpec(
+        "layer_norm", relative, {"dimension": width}, _weights(folder, relative, remote, shapes)
+    )
+
+
+def _normalize(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+    path, config = _settings(folder, relative, required=False)
+    _only_sentence(path, config)
+    _nothing_left(path, config, {"module_input_name", "module_output_name"})
+    return ModuleSpec("normalize", relative)
+
+
+def _dropout(folder: Path, relative: str, remote: Remote | None) -> None:
+    path, config = _settings(folder, relative, required=False)
+    config.pop("dropout", None)
+    _nothing_left(path, config, {"dropout"})
+
+
+_MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
+    "Pooling": _pooling,
+    "Dense": _dense,
+    "LayerNorm": _layer_norm,
+    "Normalize": _normalize,
+    "Dropout": _dropout,
+}
+
+
+def parse_pooling(pooling: str) -> ModuleSpec:
+    """The pooling that a user's word means: "cls", "mean", or several as "cls+mean"."""
+    modes = tuple(part.strip() for part in pooling.split("+"))
+    for mode in modes:
+        if mode not in POOLING_MODES:
+            raise InputError(
+                f"pooling={pooling!r}: there is no pooling {mode!r}. {nearest(mode, POOLING_MODES)} "
+                "Join several with '+', as in 'cls+mean'."
+            )
+    return ModuleSpec("pooling", f"pooling={pooling!r}", {"modes": modes, "include_prompt": True})
+
+
+def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
+    """Refuse a stack whose parts do not fit each other, before a weight is read."""
+    width = hidden
+    if not stack.modules or stack.modules[0].kind != "pooling":
+        raise CheckpointError(
+            f"{folder / 'modules.json'}: no pooling follows the encoder, so there is no vector of a text. "
+            "Pass pooling='mean' (or 'cls') to add one."
+        )
+    for module in stack.modules:
+        if module.kind == "pooling":
+            if module is not stack.modules[0]:
+                raise CheckpointError(
+                    f"{folder}: {module.where} is a second pooling; one is supported. "
+                    "Use sentence-transformers for this model."
+                )
+            takes, expected = "embedding_dimension", stack.pooling_width
+        else:
+            takes = {"dense": "in_features", "layer_norm": "dimension"}.get(module.kind, "")
+            expected = module.config.get(takes)
+        if expected not in (None, width):
+            raise CheckpointError(
+                f"{folder / module.where}: {takes} is {expected}, what comes before it is {width} wide. "
+                "The module belongs to another model; fetch or save the model again."
+            )
+        if module.kind == "pooling":
+            width *= len(module.config["modes"])
+        elif module.kind == "dense":
+            width = module.config["out_features"]
+
+
+def _settings(folder: Path, relative: str, *, required: bool = True) -> tuple[Path, dict[str, Any]]:
+    path = inside(folder, f"{relative}/config.json" if relative else "config.json", said_by="modules.json")
+    if not path.is_file():
+        if required:
+            raise CheckpointError(f"{path} is missing. Fetch or save the model again.")
+        return path, {}
+    return path, read_json_object(path)
+
+
+def _only_sentence(path: Path, config: dict[str, Any]) -> None:
+    for key in ("module_input_name", "module_output_name"):
+        if config.pop(key, None) not in (None, _SENTENCE):
+            raise CheckpointError(
+                f"{path}: {key!r} is not {_SENTENCE!r}; only modules that change the vector of a text "
+                "are supported. "
+                "Use sentence-transformers for this model."
+            )
+
+
+def _nothing_left(path: Path, config: Mapping[str, Any], known: set[str]) -> None:
+    if config:
+        name = next(iter(config))
+        raise CheckpointError(
+            f"{path}: the setting {name!r} is not known, so it is not known what it changes. "
+            f"{nearest(name, known)}"
+        )
+
+
+def _weights(
+    folder: Path, relative: str, remote: Remote | None, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, TensorInfo]:
+    """The module's tensors, which must be exactly these."""
+    found = find_weights(folder, relative, remote).tensors
+    for name in shapes.keys() | found.keys():
+        if name not in found:
+            raise CheckpointError(
+                f"{folder / relative}: the weights have no {name!r}, which config.json asks for. "
+                "Fetch the model again."
+            )
+        if name not in shapes:
+            raise CheckpointError(
+                f"{found[name].file}: {name!r} has no use by what config.json says. Fetch the model again."
+            )
+        if found[name].shape != shapes[name]:
+            raise CheckpointError(
+                f"{found[name].file}: {name!r} is {found[name].shape}, config.json says {shapes[name]}. "
+                "The file belongs to another model; fetch or save it again."
+            )
+    return found
