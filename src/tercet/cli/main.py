@@ -60,7 +60,7 @@ def _app() -> typer.Typer:
     for name in command.names():
         text, _, example = (inspect.getdoc(command[name]) or "").partition("\nExample:\n")
         # Paragraphs of their own, so that the lines of an example stay lines.
-        lines = [f"Example: {line.strip()}" for line in example.splitlines() if line.strip()]
+        lines = ["Example:", *(f"$ {line.strip()}" for line in example.splitlines())] if example else []
         app.command(name, help=text.strip(), epilog="\n\n".join(lines))(_guarded(command[name]))
     return app
 
@@ -91,9 +91,9 @@ def _options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with numbers.")] = False,
 ) -> None:
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("tercet").setLevel(level)
+    if not logging.getLogger().handlers:
+        logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
+    logging.getLogger("tercet").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def _print_version(wanted: bool) -> None:
@@ -103,6 +103,13 @@ def _print_version(wanted: bool) -> None:
         except PackageNotFoundError:
             print("tercet, from a folder that is not installed")
         raise typer.Exit
+
+
+class _StandardError(logging.Handler):
+    """Prints where standard error is at that time: while a progress bar is shown, above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 @contextmanager

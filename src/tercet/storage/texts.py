@@ -113,13 +113,22 @@ def read_pairs(
     table = open_table(path, format=format)
     try:
         for column in columns:
-            if table.columns:
-                _check(column, table)
-        for values in table.rows(columns):
-            first, second = (_text(value, name, table) for value, name in zip(values, columns, strict=True))
-            yield first, second
-    finally:
+            _check(column, table)
+    except BaseException:
         table.close()
+        raise
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        try:
+            for values in table.rows(columns):
+                first, second = (
+                    _text(value, name, table) for value, name in zip(values, columns, strict=True)
+                )
+                yield first, second
+        finally:
+            table.close()
+
+    return pairs()
 
 
 def _choose(column: str | None, text_columns: Sequence[str], table: Table) -> str:
