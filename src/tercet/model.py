@@ -95,6 +95,7 @@ def _fill(
             whole = nn.Parameter(torch.empty(whole.shape, dtype=dtype.torch), requires_grad=False)
             setattr(owner, leaf, whole)
         whole.data[target.first_row : target.first_row + len(tensor)].copy_(tensor)
+        checkpoint.release(checkpoint.tensors[name])
 
 
 def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
@@ -195,7 +196,9 @@ class Heads(nn.Module):
         width = body
         for spec in checkpoint.modules:
             on_tokens = spec.kind in ("sparse_linear", "colbert_linear")
-            module = MODULES[spec.kind](spec, body if on_tokens else width, partial(_read, checkpoint, spec, dtype))
+            module = MODULES[spec.kind](
+                spec, body if on_tokens else width, partial(_read, checkpoint, spec, dtype)
+            )
             if isinstance(module, SparseLinear):
                 sparse = module
             elif isinstance(module, ColbertLinear):
@@ -286,4 +289,3 @@ class Heads(nn.Module):
         if normalize is None:
             normalize = self.normalizes or shortened
         return nn.functional.normalize(vectors, dim=1) if normalize else vectors
-

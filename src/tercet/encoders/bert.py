@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,7 @@ from tercet.encoders import ENCODERS, Target
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
+from tercet.layers.linear import Linear
 
 # Checkpoint name -> (parameter, which third of the fused rows)
 _LAYER = {
@@ -97,19 +99,19 @@ class BertLayer(nn.Module):
         hidden = sizes.hidden
         self.heads = sizes.heads
         self.activation = encoder_activation(sizes.activation, where)
-        self.qkv = nn.Linear(hidden, 3 * hidden)
-        self.attention_out = nn.Linear(hidden, hidden)
+        self.qkv = Linear(hidden, 3 * hidden)
+        self.attention_out = Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
-        self.up = nn.Linear(hidden, sizes.intermediate)
-        self.down = nn.Linear(sizes.intermediate, hidden)
+        self.up = Linear(hidden, sizes.intermediate)
+        self.down = Linear(sizes.intermediate, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
 
     def forward(self, hidden: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
         mixed = attention(self.qkv(hidden), lengths, self.heads)
-        hidden = self.attention_norm(self.attention_out(mixed) + hidden)
-        inner: Tensor = self.down(self.activation(self.up(hidden)))
-        result: Tensor = self.output_norm(inner + hidden)
+        hidden = self.attention_norm(self.attention_out(mixed, residual=hidden))
+        inner = self.up(hidden, activation=self.activation)
+        result: Tensor = self.output_norm(self.down(inner, residual=hidden))
         return result
 
 
@@ -119,9 +121,9 @@ class BertEncoder(nn.Module):
     def __init__(self, sizes: BertSizes, where: str) -> None:
         super().__init__()
         self.sizes = sizes
-        self.word = nn.Embedding(sizes.vocabulary, sizes.hidden)
-        self.position = nn.Embedding(sizes.positions, sizes.hidden)
-        self.token_type = nn.Embedding(sizes.token_types, sizes.hidden)
+        self.word = _table(sizes.vocabulary, sizes.hidden)
+        self.position = _table(sizes.positions, sizes.hidden)
+        self.token_type = _table(sizes.token_types, sizes.hidden)
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.epsilon)
         self.layers = nn.ModuleList(BertLayer(sizes, where) for _ in range(sizes.layers))
 
@@ -147,7 +149,9 @@ class BertEncoder(nn.Module):
     def embed(self, batch: Batch) -> Tensor:
         """(tokens, hidden) that enter the first layer."""
         hidden = functional.embedding(batch.token_ids, self.word.weight)
-        hidden = hidden + functional.embedding(batch.position_ids + self.sizes.first_position, self.position.weight)
+        hidden = hidden + functional.embedding(
+            batch.position_ids + self.sizes.first_position, self.position.weight
+        )
         if batch.token_type_ids is None:
             hidden = hidden + self.token_type.weight[0]
         else:
@@ -168,6 +172,11 @@ class BertEncoder(nn.Module):
         return hidden
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding that nothing initialises: on the meta device, random numbers would import sympy, in 1.5 s."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
 @ENCODERS.register("bert")
 def bert(config: Mapping[str, Any], where: str) -> BertEncoder:
     """A BERT body: positions begin at row 0."""
@@ -181,4 +190,3 @@ def roberta(config: Mapping[str, Any], where: str) -> BertEncoder:
     if not isinstance(padding, int) or padding < 0:
         raise CheckpointError(f"{where}: pad_token_id is {padding!r}; RoBERTa counts its positions from it.")
     return BertEncoder(BertSizes.from_config(config, first_position=padding + 1, where=where), where)
-
