@@ -141,6 +141,10 @@ class Checkpoint:
         """
         return self._reader.read(info, dtype)
 
+    def stored(self, info: TensorInfo) -> Tensor:
+        """One tensor exactly as it is stored, integers included: mapped from the file."""
+        return self._reader.stored(info)
+
     def release(self, info: TensorInfo) -> None:
         """Give back the memory pages of a mapped tensor that was copied elsewhere."""
         self._reader.release(info)

@@ -42,7 +42,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     hidden = config["hidden_size"]
     heads, head_notes = read_heads(folder, hidden, source.remote)
     if layout != "sentence-transformers":
-        stack = Stack("", (parse_pooling("cls"), _NORMALIZE) if heads else (parse_pooling("mean"),))
+        stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
         rest = (module for module in stack.modules if module.kind != "pooling")
         stack = replace(stack, modules=(parse_pooling(pooling), *rest), pooling_width=None)
@@ -85,7 +85,8 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     )
 
 
-_NORMALIZE = ModuleSpec("normalize", "BGE-M3's default")
+_M3_MODULES = (parse_pooling("cls", "BGE-M3's default"), ModuleSpec("normalize", "BGE-M3's default"))
+_ASSUMED_MODULES = (parse_pooling("mean", "assumed"),)
 _ASSUMED_MEAN = (
     "There is no modules.json: mean pooling without normalisation is assumed, as sentence-transformers does. "
     "Pass pooling='cls' if the model was trained so."

@@ -194,8 +194,8 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
 }
 
 
-def parse_pooling(pooling: str) -> ModuleSpec:
-    """The pooling that a user's word means: "cls", "mean", or several as "cls+mean"."""
+def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
+    """The pooling that a word means: "cls", "mean", several as "cls+mean"; the user's own without `where`."""
     modes = tuple(part.strip() for part in pooling.split("+"))
     for mode in modes:
         if mode not in POOLING_MODES:
@@ -203,7 +203,7 @@ def parse_pooling(pooling: str) -> ModuleSpec:
                 f"pooling={pooling!r}: there is no pooling {mode!r}. {nearest(mode, POOLING_MODES)} "
                 "Join several with '+', as in 'cls+mean'."
             )
-    return ModuleSpec("pooling", f"pooling={pooling!r}", {"modes": modes, "include_prompt": True})
+    return ModuleSpec("pooling", where or f"pooling={pooling!r}", {"modes": modes, "include_prompt": True})
 
 
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:

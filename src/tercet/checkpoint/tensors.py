@@ -70,11 +70,16 @@ class TensorReader:
             )
         return _cast(source, info, target, mapped)
 
+    def stored(self, info: TensorInfo) -> Tensor:
+        """The tensor on the CPU exactly as it is stored."""
+        return self._source(info)[0]
+
     def release(self, info: TensorInfo) -> None:
         """Give back the memory pages of a tensor that was copied; reading it again reads the file."""
-        source, mapped = self._source(info)
-        if mapped:
-            _give_back(source)
+        if info.file in self._maps or info.file in self._torch_files:
+            source, mapped = self._source(info)
+            if mapped:
+                _give_back(source)
 
     def close(self) -> None:
         """Forget the open files; tensors that were given out stay valid, and reading opens files again."""

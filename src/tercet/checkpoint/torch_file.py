@@ -112,7 +112,7 @@ def read_remote_header(file: BinaryIO, size: int, path: Path) -> dict[str, Tenso
             records, directory = archive.infolist(), archive.start_dir
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} on the hub is damaged ({error}). Try another revision.") from error
-    # A file of the same size with holes in place of the numbers: the checks and torch read it like the original.
+    # A file of that size with holes in place of the numbers: the checks and torch read it like the original.
     with tempfile.TemporaryDirectory() as folder, (mirror := Path(folder) / path.name).open("wb+") as copy:
         copy.truncate(size)
         _copy(file, copy, directory, size - directory)

@@ -1,0 +1,294 @@
+"""Tensors streamed to safetensors shards, and whole checkpoints saved: written aside, then renamed."""
+
+from __future__ import annotations
+
+__all__ = ["TensorPlan", "save_checkpoint", "write_aside", "write_tensors"]
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from tercet.checkpoint.contents import Checkpoint
+from tercet.checkpoint.header import DTYPE_NAMES, SAFETENSORS_DTYPES, TensorInfo
+from tercet.checkpoint.paths import inside, read_json_file, read_json_object
+from tercet.errors import InputError, OutputError
+from tercet.precision.dtype import DType
+
+# name -> torch's name of the dtype, shape
+TensorPlan = Mapping[str, tuple[str, tuple[int, ...]]]
+
+_SHARD_BYTES = 5_000_000_000
+# Files beside the weights that belong to a model.
+_SIDE_FILES = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "NOTICE*")
+
+
+def write_tensors(
+    folder: Path,
+    plan: TensorPlan,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    max_shard_bytes: int = _SHARD_BYTES,
+) -> tuple[Path, ...]:
+    """The files written: model.safetensors, or shards with their index; one tensor in memory at a time.
+
+    The bytes are those that the safetensors library writes, whatever the order in which tensors arrive.
+
+    Args:
+        folder: an existing folder; wrap the call in `write_aside` so that nobody sees it half-written.
+        plan: every tensor that will come; decides which shard it goes to.
+        tensors: each tensor of the plan once, in any order.
+        max_shard_bytes: most bytes of tensors in one file; a larger tensor goes alone.
+
+    Raises:
+        OutputError: the disk is full or not writable, or the tensors are not those of the plan.
+    """
+    shards = _shards(plan, max_shard_bytes)
+    names = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    )
+    places: dict[str, tuple[BinaryIO, int]] = {}
+    try:
+        with ExitStack() as opened:
+            for name, members in zip(names, shards, strict=True):
+                opened_file = opened.enter_context((folder / name).open("wb"))
+                header, offsets = _header({key: plan[key] for key in members})
+                opened_file.write(header)
+                places |= {key: (opened_file, offset) for key, offset in offsets.items()}
+            for key, tensor in tensors:
+                found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+                if key not in places or found != plan[key]:
+                    raise OutputError(
+                        f"{folder}: {key!r} came as {found}, planned was {plan.get(key)}, or it came twice. "
+                        "Nothing was written."
+                    )
+                file, offset = places.pop(key)
+                file.seek(offset)
+                file.write(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        if places:
+            raise OutputError(
+                f"{folder}: {next(iter(places))!r} was planned and never came ({len(places)} such)."
+            )
+        if len(shards) > 1:
+            total = sum(_num_bytes(entry) for entry in plan.values())
+            weight_map = {key: name for name, members in zip(names, shards, strict=True) for key in members}
+            _write_json(
+                folder / "model.safetensors.index.json",
+                {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
+            )
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return tuple(folder / name for name in names)
+
+
+@contextmanager
+def write_aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its name when the block ends well, else vanishes.
+
+    Raises:
+        OutputError: `folder` holds files already, or the disk is full or not writable.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} exists and is not an empty folder. Name a new one; nothing was written.")
+    aside = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
+    try:
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            if folder.exists():
+                folder.rmdir()
+            aside.rename(folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def save_checkpoint(
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    dtype: DType | None = None,
+    *,
+    max_shard_bytes: int = _SHARD_BYTES,
+) -> Path:
+    """The folder, now holding the checkpoint: weights as safetensors, M3 heads as .pt, tokenizer, settings.
+
+    Args:
+        checkpoint: as `open_checkpoint` found it.
+        folder: a new or empty folder.
+        dtype: of all floating-point weights; None keeps each as it is stored.
+        max_shard_bytes: most bytes of tensors in one file.
+
+    Raises:
+        OutputError: the folder is not empty, the disk is full or not writable; nothing is left half-written.
+        PrecisionError: a weight becomes infinite in `dtype`.
+    """
+    folder = Path(folder)
+    pooling = checkpoint.module("pooling")
+    if pooling is not None and pooling.where.startswith("pooling="):
+        raise InputError(
+            f"{checkpoint.name} was opened with {pooling.where}, which the copy would lose. "
+            "Open it without pooling= to save it."
+        )
+    with write_aside(folder) as aside:
+        for relative in _folders(checkpoint):
+            _copy_settings(checkpoint.folder, relative, aside)
+        body = [*checkpoint.tensors.values(), *checkpoint.ignored.values()]
+        _write_settings(checkpoint, aside, dtype)
+        _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)
+        for module in checkpoint.modules:
+            infos = list(module.tensors.values())
+            if module.where.endswith(".pt"):
+                _write_head(checkpoint, infos, aside / module.where, dtype)
+            elif infos:
+                _write_weights(checkpoint, infos, aside / module.where, dtype, max_shard_bytes)
+    return folder
+
+
+def _shards(plan: TensorPlan, max_bytes: int) -> list[list[str]]:
+    """Names by shard; sorted, so that the same tensors always make the same shards."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in sorted(plan):
+        size = _num_bytes(plan[name])
+        if shards[-1] and filled + size > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _header(plan: TensorPlan) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of a file with these tensors, and where each begins."""
+    # As the safetensors library has it: wide dtypes first, so that all are aligned; then by name.
+    order = sorted(plan, key=lambda name: (-_DTYPE_ORDER[plan[name][0]], name))
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offsets, reached = {}, 0
+    for name in order:
+        dtype, shape = plan[name]
+        offsets[name] = reached
+        reached += _num_bytes(plan[name])
+        entries[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offsets[name], reached],
+        }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    return len(text).to_bytes(8, "little") + text, {name: start + offset for name, offset in offsets.items()}
+
+
+# The order of the library's own enumeration; "wide first" is its reverse.
+_DTYPE_ORDER = {
+    name: rank
+    for rank, name in enumerate(
+        (
+            "bool",
+            "uint8",
+            "int8",
+            "float8_e5m2",
+            "float8_e4m3fn",
+            "int16",
+            "uint16",
+            "float16",
+            "bfloat16",
+            "int32",
+            "uint32",
+            "float32",
+            "float64",
+            "int64",
+            "uint64",
+        )
+    )
+}
+
+
+def _num_bytes(entry: tuple[str, tuple[int, ...]]) -> int:
+    dtype, shape = entry
+    return prod(shape) * SAFETENSORS_DTYPES[DTYPE_NAMES[dtype]][1]
+
+
+def _folders(checkpoint: Checkpoint) -> list[str]:
+    """Every folder of the checkpoint that has settings: the root, the encoder's, the modules'."""
+    found = {"": None, checkpoint.encoder_path: None}
+    modules = checkpoint.folder / "modules.json"
+    if modules.is_file():
+        for entry in read_json_file(modules):
+            relative = entry["path"].rstrip("/")
+            found["" if relative == "." else relative] = None
+    return list(found)
+
+
+def _copy_settings(root: Path, relative: str, target: Path) -> None:
+    source = inside(root, relative, said_by="modules.json")
+    (target / relative).mkdir(parents=True, exist_ok=True)
+    if not source.is_dir():
+        return
+    for pattern in _SIDE_FILES:
+        for path in source.glob(pattern):
+            if path.is_file() and not path.name.endswith(".index.json"):
+                within = f"{relative}/{path.name}" if relative else path.name
+                shutil.copyfile(inside(root, within, said_by=path.name), target / within)
+
+
+def _write_settings(checkpoint: Checkpoint, target: Path, dtype: DType | None) -> None:
+    """config.json, whose dtype says what the weights beside it are."""
+    stored = {info.dtype for info in checkpoint.tensors.values() if info.is_float}
+    written = str(dtype) if dtype is not None else next(iter(stored)) if len(stored) == 1 else None
+    path = target / checkpoint.encoder_path / "config.json"
+    config = read_json_object(path)
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
+    if written is not None and any(config.get(key) != written for key in keys):
+        _write_json(path, {**config, **dict.fromkeys(keys, written)})
+
+
+def _write_weights(
+    checkpoint: Checkpoint, infos: list[TensorInfo], folder: Path, dtype: DType | None, max_shard_bytes: int
+) -> None:
+    plan = {info.name: (_dtype_of(info, dtype), info.shape) for info in infos}
+
+    def stream() -> Iterator[tuple[str, Tensor]]:
+        for info in infos:
+            yield info.name, _read(checkpoint, info, dtype)
+            checkpoint.release(info)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, plan, stream(), max_shard_bytes=max_shard_bytes)
+
+
+def _write_head(checkpoint: Checkpoint, infos: list[TensorInfo], path: Path, dtype: DType | None) -> None:
+    if all(_dtype_of(info, dtype) == info.dtype for info in infos):
+        shutil.copyfile(infos[0].file, path)
+    else:
+        torch.save({info.name: _read(checkpoint, info, dtype) for info in infos}, path)
+
+
+def _dtype_of(info: TensorInfo, dtype: DType | None) -> str:
+    return str(dtype) if dtype is not None and info.is_float else info.dtype
+
+
+def _read(checkpoint: Checkpoint, info: TensorInfo, dtype: DType | None) -> Tensor:
+    return checkpoint.read(info, dtype) if dtype is not None and info.is_float else checkpoint.stored(info)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _cannot_write(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{folder} cannot be written: {error.strerror or error}. Free some space or name another place; "
+        "nothing half-written was left."
+    )
