@@ -465,7 +465,7 @@ class Embedder:
                 )
                 # In float32 from here on: what left the range of the planned dtype must not be cast back to it.
                 hidden = hidden.to(torch.float32, copy=True)
-                parts = exact.to(hidden.device).split(again.lengths)
+                parts = torch.split(exact.to(hidden.device), list(again.lengths))
                 for index, rows in zip(bad, parts, strict=True):
                     hidden[starts[index] : starts[index + 1]] = rows
                 return hidden
@@ -528,7 +528,7 @@ def _not_finite(hidden: Tensor, batch: Batch) -> list[int]:
     if bool(torch.isfinite(hidden.sum(dtype=torch.promote_types(hidden.dtype, torch.float32)))):
         return []
     rows = torch.isfinite(hidden).all(dim=1)
-    return [i for i, part in enumerate(rows.split(batch.lengths)) if not bool(part.all())]
+    return [i for i, part in enumerate(torch.split(rows, list(batch.lengths))) if not bool(part.all())]
 
 
 def _out(values: Tensor, dtype: DType) -> Tensor:

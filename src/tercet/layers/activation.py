@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["encoder_activation", "module_activation"]
+__all__ = ["Activation", "encoder_activation", "module_activation"]
 
 from collections.abc import Callable
 from functools import partial

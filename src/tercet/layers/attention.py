@@ -29,7 +29,7 @@ def attention(qkv: Tensor, lengths: tuple[int, ...], num_heads: int) -> Tensor:
         texts = sum(1 for _ in group)
         stop = start + texts * length
         # (3, texts, heads, length, width)
-        query, key, value = heads[start:stop].unflatten(0, (texts, length)).permute(2, 0, 3, 1, 4)
+        query, key, value = heads[start:stop].view(texts, length, *heads.shape[1:]).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         parts.append(mixed.transpose(1, 2).reshape(stop - start, width // 3))
         start = stop

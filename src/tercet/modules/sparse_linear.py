@@ -47,7 +47,7 @@ def _scores(hidden: Tensor, matrix: Tensor, bias: Tensor, block: int = 4096) -> 
     """(tokens,) scores in the head's dtype; a block of tokens at a time is cast to it."""
     if hidden.dtype == matrix.dtype:
         return functional.linear(hidden, matrix, bias)[:, 0]
-    parts = [functional.linear(rows.to(matrix.dtype), matrix, bias)[:, 0] for rows in hidden.split(block)]
+    parts = [functional.linear(rows.to(matrix.dtype), matrix, bias)[:, 0] for rows in torch.split(hidden, block)]
     return torch.cat(parts)
 
 

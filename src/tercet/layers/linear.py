@@ -1,0 +1,80 @@
+"""Linear layers by whichever product an engine measured to be fastest."""
+
+from __future__ import annotations
+
+__all__ = ["Linear", "Product", "onednn_product", "set_product", "torch_product"]
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tercet.layers.activation import Activation
+
+
+class Product(Protocol):
+    """activation(x weight' + bias), or x weight' + bias + residual; never both."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor: ...
+
+
+def torch_product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """torch's own linear layer: whatever library it was built with."""
+    out = functional.linear(x, weight, bias)
+    if activation is not None:
+        return activation(out)
+    return out if residual is None else out + residual
+
+
+def onednn_product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """oneDNN's inner product, by the operation that torch's compiler calls; weights as they lie in the file, or packed.
+
+    torch takes MKL for float32, which on some processors does not use their widest registers. What follows the product
+    is computed while its result is still in cache.
+    """
+    pointwise = torch.ops.mkldnn._linear_pointwise
+    if residual is not None:
+        return cast(Tensor, pointwise.binary(x, residual, weight, bias, "add"))
+    if activation is functional.gelu:
+        return cast(Tensor, pointwise(x, weight, bias, "gelu", [], "none"))
+    out = cast(Tensor, pointwise(x, weight, bias, "none", [], ""))
+    return out if activation is None else activation(out)
+
+
+class Linear(nn.Linear):
+    """A linear layer with what follows it: an activation, or the addition of a residual."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.product: Product = torch_product
+
+    def forward(self, x: Tensor, activation: Activation | None = None, residual: Tensor | None = None) -> Tensor:
+        """(tokens, in) -> (tokens, out)."""
+        return self.product(x, self.weight, self.bias, activation, residual)
+
+
+def set_product(module: nn.Module, product: Product) -> None:
+    """Have every linear layer of a module computed by `product`."""
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.product = product
