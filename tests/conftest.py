@@ -11,7 +11,8 @@ from hypothesis import settings
 
 import tiny
 
-# The first call of a test also imports torch and starts its threads: a deadline would time that, not the code.
+# The first call of a test also imports torch and starts its threads: a deadline would time that, not the
+# code.
 settings.register_profile("tercet", deadline=None)
 settings.load_profile("tercet")
 

@@ -154,7 +154,9 @@ def test_heads_work_in_float32_on_a_half_precision_body(heads, dtype):
     batch = Batch.from_ids(IDS)
     hidden = hidden_of(batch).to(dtype)
     everything = HeadOptions(("dense", "sparse", "multivector"))
-    for half, full in zip(heads(hidden, batch, everything), heads(hidden.float(), batch, everything), strict=True):
+    for half, full in zip(
+        heads(hidden, batch, everything), heads(hidden.float(), batch, everything), strict=True
+    ):
         values = [getattr(x, "weights", getattr(x, "vectors", x)) for x in (half, full)]
         assert values[0].dtype == torch.float32
         torch.testing.assert_close(values[0], values[1], rtol=0, atol=0)

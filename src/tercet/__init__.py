@@ -1,8 +1,18 @@
-"""Dense, sparse and multi-vector text embeddings in one pass, at the right precision for the machine at hand."""
+"""Dense, sparse and multi-vector text embeddings in one pass, at the right precision for the machine."""
 
 from __future__ import annotations
 
-__all__ = ["Capability", "Embedder", "Embeddings", "Plan", "Precision", "__version__", "load", "plan", "probe"]
+__all__ = [
+    "Capability",
+    "Embedder",
+    "Embeddings",
+    "Plan",
+    "Precision",
+    "__version__",
+    "load",
+    "plan",
+    "probe",
+]
 
 from typing import TYPE_CHECKING
 

@@ -67,8 +67,8 @@ def load(
         path_or_id: a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2.
         precision: "auto" (measured and planned), "checkpoint" (as stored), or a dtype in any spelling.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device; None for the best that is there.
-        outputs: what will be asked for, of "dense", "sparse", "multivector"; a head that is not there is an error
-            now. None for whatever the checkpoint can make.
+        outputs: what will be asked for, of "dense", "sparse", "multivector"; a head that is not there is an
+            error now. None for whatever the checkpoint can make.
         revision, token, local_files_only, cache_folder: for the hub.
         max_length: most tokens of a text, special tokens included; never more than the model takes.
         pooling: replaces the checkpoint's pooling: "cls", "mean", ..., or several: "cls+mean".
@@ -165,7 +165,8 @@ class Embedder:
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
-        return f"<Embedder {self.checkpoint.name}: {', '.join(self.outputs)}; {self.plan.scheme} on {self.plan.device}>"
+        runs = f"{self.plan.scheme} on {self.plan.device}"
+        return f"<Embedder {self.checkpoint.name}: {', '.join(self.outputs)}; {runs}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.checkpoint, self.plan, *self._asked)
@@ -188,12 +189,14 @@ class Embedder:
         Args:
             texts: the texts; one text is a list of one.
             outputs: of "dense", "sparse", "multivector"; dense alone by default.
-            prompt: put before each text. It goes before `prompt_name`, and that before the checkpoint's default.
+            prompt: put before each text. It goes before `prompt_name`, and that before the checkpoint's
+                default.
             prompt_name: a prompt of the checkpoint or of `load`.
             max_length: most tokens of a text, for this call.
             dimensions: first so many columns of dense and multi-vector embeddings, renormalised (Matryoshka).
             normalize: unit length or not; by default as the checkpoint says.
-            on_truncate: "cut" a text that is too long (flagged and counted), or raise an "error" that names it.
+            on_truncate: "cut" a text that is too long (flagged and counted), or raise an "error" that names
+                it.
 
         Raises:
             InputError: a text is not a string, or an option cannot be.
@@ -244,7 +247,7 @@ class Embedder:
         normalize: bool | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
-        """`encode` with the first prompt that is there of "document", "passage", "corpus", if no other is asked for."""
+        """`encode` with the prompt named "document", "passage" or "corpus", if no other is asked for."""
         if prompt is None and prompt_name is None:
             prompt_name = next((name for name in _DOCUMENT_PROMPTS if name in self.checkpoint.prompts), None)
         return self.encode(
@@ -273,8 +276,8 @@ class Embedder:
     ) -> Iterator[Embeddings]:
         """One Embeddings a batch, in the order of the texts, which may come from any iterable.
 
-        Options as `encode`'s; they are checked at once, the texts as they are reached. At most a window of texts is
-        read ahead.
+        Options as `encode`'s; they are checked at once, the texts as they are reached. At most a window of
+        texts is read ahead.
         """
         call = self._call(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
         return self._stream(_checked([texts] if isinstance(texts, str) else texts), call)
@@ -323,7 +326,7 @@ class Embedder:
         dimensions: int | None = None,
         normalize: bool | None = None,
     ) -> dict[str, Any]:
-        """Everything that decides a vector's value, JSON-safe: model, hashes, precision, plan, pooling, prompt, lengths."""
+        """Everything that decides a vector's value, JSON-safe: model, hash, plan, modules, prompt, lengths."""
         from tercet import __version__
 
         call = self._call(outputs, prompt, prompt_name, max_length, dimensions, normalize, "cut")
@@ -406,7 +409,8 @@ class Embedder:
             if call.on_truncate == "error" and any(encoded.truncated):
                 index = encoded.truncated.index(True)
                 raise InputError(
-                    f"text {done + index} ({_excerpt(window[index])}) is longer than {call.max_length} tokens. "
+                    f"text {done + index} ({_excerpt(window[index])}) is longer than {call.max_length} "
+                    "tokens. "
                     "Split it, raise max_length, or pass on_truncate='cut'."
                 )
             cut += sum(encoded.truncated)
@@ -415,7 +419,9 @@ class Embedder:
                 yield self._embed(encoded.ids[part], encoded.truncated[part], done + part.start, here)
             done += len(window)
         if cut:
-            logger.warning("%d of %d texts were longer than %d tokens and were cut.", cut, done, call.max_length)
+            logger.warning(
+                "%d of %d texts were longer than %d tokens and were cut.", cut, done, call.max_length
+            )
 
     def _embed(self, ids: list[list[int]], truncated: list[bool], first: int, call: _Call) -> Embeddings:
         """One batch through the engine and the heads; what is not finite is computed again in float32."""
@@ -463,7 +469,8 @@ class Embedder:
                     compute,
                     compute.max,
                 )
-                # In float32 from here on: what left the range of the planned dtype must not be cast back to it.
+                # In float32 from here on: what left the range of the planned dtype must not be cast
+                # back to it.
                 hidden = hidden.to(torch.float32, copy=True)
                 parts = torch.split(exact.to(hidden.device), list(again.lengths))
                 for index, rows in zip(bad, parts, strict=True):
@@ -480,11 +487,12 @@ class Embedder:
             return
         self._pid = os.getpid()
         if torch.get_num_threads() > 1:
-            # The parent's pool of threads does not exist in the child, and the maths library would wait for it for ever.
+            # The parent's pool of threads does not exist in the child, and the maths library would wait for
+            # it for ever.
             torch.set_num_threads(1)
             logger.warning(
-                "process %d was forked from one that used several threads; it computes with one thread from here on. "
-                "Start workers with the 'spawn' method to keep all threads.",
+                "process %d was forked from one that used several threads; it computes with one thread from "
+                "here on. Start workers with the 'spawn' method to keep all threads.",
                 self._pid,
             )
 
@@ -494,11 +502,14 @@ def _checked(texts: Iterable[str]) -> Iterator[str]:
     try:
         iterator = iter(texts)
     except TypeError:
-        raise InputError(f"texts is of type {type(texts).__name__}. Pass a list of strings, or one string.") from None
+        raise InputError(
+            f"texts is of type {type(texts).__name__}. Pass a list of strings, or one string."
+        ) from None
     for index, text in enumerate(iterator):
         if not isinstance(text, str):
             raise InputError(
-                f"text {index} is of type {type(text).__name__} ({_excerpt(repr(text))}), it must be a string. "
+                f"text {index} is of type {type(text).__name__} ({_excerpt(repr(text))}), "
+                "it must be a string. "
                 "Drop missing values, or convert with str()."
             )
         yield str(text)
@@ -524,7 +535,8 @@ def _excerpt(text: str, length: int = 40) -> str:
 
 def _not_finite(hidden: Tensor, batch: Batch) -> list[int]:
     """The texts that have a value that is not finite."""
-    # A sum is finite only if everything in it is: one number tells, and only if it is not is each text looked at.
+    # A sum is finite only if everything in it is: one number tells, and only if it is not is each text looked
+    # at.
     if bool(torch.isfinite(hidden.sum(dtype=torch.promote_types(hidden.dtype, torch.float32)))):
         return []
     rows = torch.isfinite(hidden).all(dim=1)
@@ -545,9 +557,9 @@ def _check_finite(result: Embeddings, first: int, output: DType) -> None:
     """An error that names the first text of which a value is not finite."""
     for index in _first_bad_texts(result):
         raise NonFiniteError(
-            f"text {first + index} gives a value that is not finite or leaves the range of the output dtype {output} "
-            f"(largest number {output.max:g}). Pass output_dtype='float32', or normalize=True; if that is so already, "
-            "a module behind the encoder is damaged: fetch the model again."
+            f"text {first + index} gives a value that is not finite or leaves the range of the output dtype "
+            f"{output} (largest number {output.max:g}). Pass output_dtype='float32', or normalize=True; "
+            "if that is so already, a module behind the encoder is damaged: fetch the model again."
         )
 
 

@@ -8,9 +8,10 @@
     ├── PrecisionError        a dtype or plan that cannot be honoured, with the reason and the mend
     ├── NonFiniteError        a vector that is not finite even in float32; names the text
     ├── OutputError           results could not be written; nothing half-written is left
-    └── MissingExtraError     an optional library is absent; the message has the install command (also an ImportError)
+    └── MissingExtraError     an optional library is absent; has the install command (also an ImportError)
 
-A message says what happened, where, and how to mend it. The command line prints it without a traceback and exits with 2.
+A message says what happened, where, and how to mend it. The command line prints it without a traceback and
+exits with 2.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Checkpoint + precision -> encoder and heads: every tensor used or named, nothing random, nothing cast twice."""
+"""Checkpoint + precision -> encoder and heads: every tensor used or named, nothing random."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_encoder(checkpoint: Checkpoint) -> tuple[nn.Module, Mapping[str, Targe
     Reads no weight.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, or is not known; all of them are named at once.
+        CheckpointError: a tensor is missing, has another shape, or is not known; all are named at once.
     """
     where = str(checkpoint.folder / "config.json")
     with torch.device("meta"):
@@ -99,7 +99,7 @@ def _fill(
 
 
 def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
-    """(tokens, hidden) of a batch on the CPU, computed in float32 with one layer's weights in memory at a time.
+    """(tokens, hidden) of a batch on the CPU, computed in float32, one layer in memory at a time.
 
     For texts whose values left the range of the planned dtype: no second model is held.
     """
@@ -247,7 +247,8 @@ class Heads(nn.Module):
                 raise InputError(f"There is no output {output!r}. Known: dense, sparse, multivector.")
             if output not in self.outputs:
                 raise CheckpointError(
-                    f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the checkpoint. "
+                    f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the "
+                    "checkpoint. "
                     f"It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
                 )
         widths = {"dense": self.width} if "dense" in options.outputs else {}

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Entries of one kind, found by name; the folder of `package` is imported when the first name is asked for."""
+    """Entries of one kind, found by name; the folder of `package` is imported at the first question."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind

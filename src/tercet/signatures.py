@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def refuse_unknown_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with an error for an unknown keyword that names the nearest one (and is a TypeError still)."""
+    """The function, with a TypeError for an unknown keyword that names the nearest one."""
     known = [name for name in inspect.signature(function).parameters if name != "self"]
 
     @functools.wraps(function)

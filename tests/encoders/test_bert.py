@@ -62,7 +62,15 @@ def test_token_types_that_are_given_are_used(tmp_path):
     encoder = load_encoder(checkpoint, DType.FLOAT32)
     batch = Batch.from_ids([[5, 6, 7]])
     plain = encoder(batch)
-    zeros = Batch(batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.lengths, torch.zeros(3, dtype=torch.int64))
-    ones = Batch(batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.lengths, torch.ones(3, dtype=torch.int64))
+    zeros = Batch(
+        batch.token_ids,
+        batch.position_ids,
+        batch.cu_seqlens,
+        batch.lengths,
+        torch.zeros(3, dtype=torch.int64),
+    )
+    ones = Batch(
+        batch.token_ids, batch.position_ids, batch.cu_seqlens, batch.lengths, torch.ones(3, dtype=torch.int64)
+    )
     torch.testing.assert_close(encoder(zeros), plain)
     assert not torch.allclose(encoder(ones), plain, atol=1e-3)

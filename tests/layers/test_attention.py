@@ -15,7 +15,9 @@ def by_hand(qkv: torch.Tensor, lengths: list[int], heads: int) -> torch.Tensor:
         query, key, value = rows.split(hidden, dim=1)
         columns = [slice(head * width, (head + 1) * width) for head in range(heads)]
         parts.append(
-            torch.cat([(query[:, c] @ key[:, c].T / width**0.5).softmax(1) @ value[:, c] for c in columns], dim=1)
+            torch.cat(
+                [(query[:, c] @ key[:, c].T / width**0.5).softmax(1) @ value[:, c] for c in columns], dim=1
+            )
         )
     return torch.cat(parts)
 

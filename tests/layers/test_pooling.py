@@ -7,7 +7,7 @@ from tercet.layers.pooling import POOLING_MODES, pool
 
 
 def by_hand(rows: torch.Tensor, mode: str, skip: int) -> torch.Tensor:
-    """One text's vector, by the definition of sentence-transformers' mode over the tokens that are not skipped."""
+    """One text's vector, by the definition of the mode over the tokens that are not skipped."""
     kept = rows[skip:]
     weights = torch.arange(skip + 1, len(rows) + 1, dtype=rows.dtype)[:, None]
     return {
@@ -21,7 +21,11 @@ def by_hand(rows: torch.Tensor, mode: str, skip: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", POOLING_MODES)
-@given(lengths=st.lists(st.integers(4, 9), min_size=1, max_size=5), skip=st.integers(0, 3), seed=st.integers(0, 99))
+@given(
+    lengths=st.lists(st.integers(4, 9), min_size=1, max_size=5),
+    skip=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
 def test_each_mode_is_its_definition_text_by_text(mode, lengths, skip, seed):
     hidden = torch.randn(sum(lengths), 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)

@@ -88,7 +88,9 @@ def test_many_threads_may_encode_at_different_lengths_at_once(bert):
     wanted = {n: bert.encode(texts, max_length=n).ids for n in range(3, 30)}
     with ThreadPoolExecutor(8) as pool:
         lengths = [3 + i % 27 for i in range(200)]
-        for n, ids in zip(lengths, pool.map(lambda n: bert.encode(texts, max_length=n).ids, lengths), strict=True):
+        for n, ids in zip(
+            lengths, pool.map(lambda n: bert.encode(texts, max_length=n).ids, lengths), strict=True
+        ):
             assert ids == wanted[n]
 
 
@@ -103,7 +105,9 @@ def test_a_missing_tokenizer_is_an_error_that_names_the_files_looked_for(tiny_be
     shutil.copytree(tiny_bert, folder)
     for path in [*folder.glob("tokenizer*"), *folder.glob("vocab*"), *folder.glob("special*")]:
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"there is no tokenizer.*tokenizer\.json.*sentencepiece\.bpe\.model"):
+    with pytest.raises(
+        CheckpointError, match=r"there is no tokenizer.*tokenizer\.json.*sentencepiece\.bpe\.model"
+    ):
         Tokenizer.open(open_checkpoint(folder))
 
 
@@ -145,4 +149,6 @@ def test_lower_casing_asked_for_by_the_checkpoint_is_done(minilm):
     inner = __import__("tokenizers").Tokenizer.from_file(str(checkpoint.tokenizer_file))
     plain = Tokenizer(inner, special_ids=frozenset())
     lowered = Tokenizer(inner, special_ids=frozenset(), lowercase=True)
-    assert lowered.encode(["İstanbul ẞ"], max_length=30).ids == plain.encode(["i̇stanbul ß"], max_length=30).ids
+    assert (
+        lowered.encode(["İstanbul ẞ"], max_length=30).ids == plain.encode(["i̇stanbul ß"], max_length=30).ids
+    )

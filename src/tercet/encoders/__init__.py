@@ -40,7 +40,7 @@ class Encoder(Protocol):
         ...
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers in order, each with the prefix of its parameters; a layer maps (hidden, lengths) to hidden."""
+        """The layers, each with the prefix of its parameters; a layer maps (hidden, lengths) to hidden."""
         ...
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -49,9 +49,11 @@ class Encoder(Protocol):
 
 
 class EncoderFactory(Protocol):
-    """Builds the module of an architecture from config.json; under `torch.device("meta")` it takes no memory."""
+    """Builds an architecture's module from config.json; under `torch.device("meta")` without memory."""
 
-    def __call__(self, config: Mapping[str, Any], where: str) -> nn.Module: ...
+    def __call__(self, config: Mapping[str, Any], where: str) -> nn.Module:
+        """The module; `where` is what errors call the configuration."""
+        ...
 
 
 ENCODERS: Registry[EncoderFactory] = Registry("encoder architecture", "tercet.encoders")

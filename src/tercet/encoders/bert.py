@@ -173,7 +173,7 @@ class BertEncoder(nn.Module):
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """An embedding that nothing initialises: on the meta device, random numbers would import sympy, in 1.5 s."""
+    """An embedding that nothing initialises: random numbers on the meta device import sympy, in 1.5 s."""
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 

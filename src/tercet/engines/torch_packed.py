@@ -1,4 +1,4 @@
-"""The portable engine: torch, exact, on packed tokens; float64, float32, bfloat16, float16; CPU, CUDA, MPS."""
+"""The portable engine: torch on packed tokens; float64, float32, bfloat16, float16; CPU, CUDA, MPS."""
 
 from __future__ import annotations
 

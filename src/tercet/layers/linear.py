@@ -23,7 +23,9 @@ class Product(Protocol):
         bias: Tensor,
         activation: Activation | None = None,
         residual: Tensor | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """(tokens, in) -> (tokens, out)."""
+        ...
 
 
 def torch_product(
@@ -47,10 +49,10 @@ def onednn_product(
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """oneDNN's inner product, by the operation that torch's compiler calls; weights as they lie in the file, or packed.
+    """oneDNN's inner product, by the operation that torch's compiler calls; weights plain or packed.
 
-    torch takes MKL for float32, which on some processors does not use their widest registers. What follows the product
-    is computed while its result is still in cache.
+    torch takes MKL for float32, which on some processors does not use their widest registers. What follows
+    the product is computed while its result is still in cache.
     """
     pointwise = torch.ops.mkldnn._linear_pointwise
     if residual is not None:
@@ -68,7 +70,9 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features)
         self.product: Product = torch_product
 
-    def forward(self, x: Tensor, activation: Activation | None = None, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         return self.product(x, self.weight, self.bias, activation, residual)
 

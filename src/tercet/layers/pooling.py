@@ -24,8 +24,8 @@ def pool(hidden: Tensor, cu_seqlens: Tensor, mode: str, dtype: torch.dtype, skip
         cu_seqlens: (texts + 1,).
         mode: one of POOLING_MODES.
         dtype: of the arithmetic and of what comes out.
-        skip: leading tokens of each text (the prompt) that are left out; a text without other tokens gives what
-            sentence-transformers gives: zeros of means, -inf of a maximum, its first token of "cls".
+        skip: leading tokens of each text (the prompt) that are left out; a text without other tokens gives
+            what sentence-transformers gives: zeros of means, -inf of a maximum, its first token of "cls".
 
     Returns:
         (texts, hidden) in `dtype`.

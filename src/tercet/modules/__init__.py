@@ -19,11 +19,13 @@ Read = Callable[[str], Tensor]
 class ModuleFactory(Protocol):
     """Builds a part from its description.
 
-    `width` is the size of the vectors that reach it, `read(name)` gives one of its tensors in the heads' dtype. The
-    module that comes back has `out_width`, the size of the vectors that leave it.
+    `width` is the size of the vectors that reach it, `read(name)` gives one of its tensors in the heads'
+    dtype. The module that comes back has `out_width`, the size of the vectors that leave it.
     """
 
-    def __call__(self, spec: ModuleSpec, width: int, read: Read) -> nn.Module: ...
+    def __call__(self, spec: ModuleSpec, width: int, read: Read) -> nn.Module:
+        """The module."""
+        ...
 
 
 MODULES: Registry[ModuleFactory] = Registry("module", "tercet.modules")

@@ -18,7 +18,7 @@ class Pooling(nn.Module):
 
     def __init__(self, modes: tuple[str, ...], width: int, *, include_prompt: bool = True) -> None:
         super().__init__()
-        assert modes and set(modes) <= set(POOLING_MODES)
+        assert set(modes) <= set(POOLING_MODES), modes
         self.modes = modes
         self.include_prompt = include_prompt
         self.out_width = width * len(modes)

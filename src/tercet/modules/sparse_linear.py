@@ -15,7 +15,7 @@ from tercet.modules import MODULES, Read, weight
 
 
 class SparseLinear(nn.Module):
-    """relu(linear(hidden)) of each token; special tokens dropped, the maximum over repeats of a token kept."""
+    """relu(linear(hidden)) of each token; special tokens dropped, of repeats the maximum kept."""
 
     def __init__(self, matrix: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -47,7 +47,9 @@ def _scores(hidden: Tensor, matrix: Tensor, bias: Tensor, block: int = 4096) -> 
     """(tokens,) scores in the head's dtype; a block of tokens at a time is cast to it."""
     if hidden.dtype == matrix.dtype:
         return functional.linear(hidden, matrix, bias)[:, 0]
-    parts = [functional.linear(rows.to(matrix.dtype), matrix, bias)[:, 0] for rows in torch.split(hidden, block)]
+    parts = [
+        functional.linear(rows.to(matrix.dtype), matrix, bias)[:, 0] for rows in torch.split(hidden, block)
+    ]
     return torch.cat(parts)
 
 

@@ -34,7 +34,8 @@ class Encoded:
     Attributes:
         ids: token ids of each text, special tokens included.
         truncated: whether each text was cut.
-        prompt_tokens: leading tokens of each text that are the prompt's (with the tokens before it), 0 without a prompt.
+        prompt_tokens: leading tokens of each text that are the prompt's (with the tokens before it), 0
+            without a prompt.
     """
 
     ids: list[list[int]]
@@ -43,13 +44,13 @@ class Encoded:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer. Never changed after it is opened, so that any number of threads may use it."""
+    """A checkpoint's tokenizer. Never changed once open, so that any number of threads may use it."""
 
     def __init__(
         self, inner: tokenizers.Tokenizer, *, special_ids: frozenset[int], lowercase: bool = False
     ) -> None:
-        # The file's own truncation and padding belong to whoever saved it: the packaged MiniLM pads and cuts at
-        # 128 tokens while it takes 256.
+        # The file's own truncation and padding belong to whoever saved it: the packaged MiniLM pads and cuts
+        # at 128 tokens while it takes 256.
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
@@ -67,7 +68,7 @@ class Tokenizer:
         """The tokenizer of a checkpoint folder.
 
         Raises:
-            CheckpointError: there is no tokenizer, or it is damaged, or it needs more embeddings than there are.
+            CheckpointError: there is no tokenizer, or it is damaged, or needs embeddings that are not there.
             MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not.
         """
         inner = _read(checkpoint)
@@ -82,9 +83,10 @@ class Tokenizer:
             beyond = sorted((i, t) for t, i in inner.get_vocab(with_added_tokens=True).items() if i >= rows)
             if beyond:
                 raise CheckpointError(
-                    f"{checkpoint.folder}: the tokenizer has tokens up to id {beyond[-1][0]} ({beyond[-1][1]!r}), the "
-                    f"model has {rows:,} embeddings. The tokenizer belongs to another model, or tokens were added "
-                    "without resizing the embeddings; put the right tokenizer.json into the folder."
+                    f"{checkpoint.folder}: the tokenizer has tokens up to id {beyond[-1][0]} "
+                    f"({beyond[-1][1]!r}), the model has {rows:,} embeddings. The tokenizer belongs to "
+                    "another model, or tokens were added without resizing the embeddings; put the right "
+                    "tokenizer.json into the folder."
                 )
         return tokenizer
 
@@ -103,17 +105,21 @@ class Tokenizer:
         """
         if max_length <= self.num_special_tokens:
             raise InputError(
-                f"max_length={max_length} leaves no room for text: {self.num_special_tokens} special tokens are added. "
+                f"max_length={max_length} leaves no room for text: {self.num_special_tokens} special tokens "
+                "are added. "
                 f"Pass at least {self.num_special_tokens + 1}."
             )
         whole = [prompt + text for text in texts] if prompt else list(texts)
         if self._lowercase:
             whole = [text.lower() for text in whole]
         shortened = [self._beginning(text, max_length) for text in whole]
-        all_ids = self._ids([short if short is not None else text for short, text in zip(shortened, whole, strict=True)])
+        all_ids = self._ids(
+            [short if short is not None else text for short, text in zip(shortened, whole, strict=True)]
+        )
         kept, truncated = [], []
         for ids, short, text in zip(all_ids, shortened, whole, strict=True):
-            if short is not None and len(ids) < max_length + 2:  # the beginning did not fill the limit after all
+            if short is not None and len(ids) < max_length + 2:
+                # The beginning did not fill the limit after all.
                 [ids] = self._ids([text])
                 short = None
             cut = short is not None or len(ids) > max_length
@@ -153,9 +159,10 @@ class Tokenizer:
             raise
 
     def _beginning(self, text: str, max_length: int) -> str | None:
-        """The beginning of a huge text, cut at white space, which is all that can survive truncation; else None."""
+        """The beginning of a huge text, cut at white space: all that can survive truncation; else None."""
         end = _CHARACTERS_PER_TOKEN * max_length
-        # Without a pre-tokenizer a token may reach across white space, and a cut there could change the ids before it.
+        # Without a pre-tokenizer a token may reach across white space, and a cut there could change the ids
+        # before it.
         if len(text) <= 2 * end + _WHITESPACE_WINDOW or self._inner.pre_tokenizer is None:
             return None
         for position in range(end, end + _WHITESPACE_WINDOW):
@@ -164,7 +171,7 @@ class Tokenizer:
         return None
 
     def _prompt_tokens(self, prompt: str, max_length: int) -> int:
-        """Leading tokens that a prompt takes, the tokens before it included (as sentence-transformers counts them)."""
+        """Leading tokens that a prompt takes, those before it included (as sentence-transformers counts)."""
         if not prompt:
             return 0
         [ids] = self._ids([prompt.lower() if self._lowercase else prompt])
@@ -186,10 +193,10 @@ def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
         raise CheckpointError(f"{path}: could not be read: {error}. Fetch the model again.") from None
     try:
         return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every damage
+    except Exception as error:  # the library raises nothing narrower, whatever is damaged
         raise CheckpointError(
-            f"{path}: is not a tokenizer that the installed tokenizers {tokenizers.__version__} can read: {error}. "
-            "Fetch the file again, or update with: pip install -U tokenizers"
+            f"{path}: is not a tokenizer that the installed tokenizers {tokenizers.__version__} can read: "
+            f"{error}. Fetch the file again, or update with: pip install -U tokenizers"
         ) from None
 
 
@@ -219,7 +226,7 @@ def _convert(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
 
 
 def _special_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """The spelling of each special token that has a role, from tokenizer_config.json or special_tokens_map.json."""
+    """How each special token is spelled, by tokenizer_config.json or special_tokens_map.json."""
     sources: list[Mapping[str, Any]] = [config]
     path = folder / "special_tokens_map.json"
     if path.is_file() and path.stat().st_size < 1 << 20:
