@@ -1,21 +1,20 @@
-"""How torch's number formats are measured on a device: do the encoder's operations run, how fast, how
-exactly.
+"""How torch's number formats are measured: do the encoder's operations run, how fast, how exactly.
 
 Nothing here knows any hardware: a format is judged by what it does. Timings are interleaved, the best of
-    several,
-and judged for disturbance by how long our threads waited for a processor and how far repeated samples lie
-apart.
+several; whether something disturbed them is told by how long our threads waited for a processor and how far
+samples of the same work lie apart.
 """
 
 from __future__ import annotations
 
-__all__ = ["STATED_DRIFT", "probe_torch", "time_interleaved"]
+__all__ = ["PRODUCTS", "STATED_DRIFT", "probe_torch", "time_interleaved"]
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from math import ceil, exp, log
+from functools import partial
+from math import ceil
 from pathlib import Path
-from statistics import fmean, median
+from statistics import geometric_mean, median
 from time import perf_counter
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tercet.layers.linear import Product, onednn_product, torch_product
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
 from tercet.precision.scheme import Drift, Scheme
@@ -39,11 +39,14 @@ STATED_DRIFT: Mapping[DType, Drift] = {
     DType.FLOAT16: Drift(1e-6, 2e-6, _STUDY),
 }
 
+# Ways to do a linear layer, by the name that a plan carries.
+PRODUCTS: Mapping[str, Product] = {"torch": torch_product, "onednn": onednn_product}
+
 # (tokens, in, out) of a small and of a large encoder's products; a GPU is only busy with more tokens.
 _CPU_SHAPES = ((256, 384, 1536), (512, 1024, 1024))
 _GPU_SHAPES = ((2048, 384, 1536), (4096, 1024, 4096))
 _BUDGET_SECONDS = 0.3  # timing of one shape, all formats together
-_ATTEMPTS = 3  # of a disturbed probe
+_ATTEMPTS = 2  # of a disturbed probe
 _MOST_ROUNDS, _FEWEST_ROUNDS = 9, 3
 # Beyond these the machine was not ours: share of the time that threads waited for a processor; median over
 # best sample.
@@ -65,8 +68,13 @@ def probe_torch(
     with torch.inference_mode():
         failures = {dtype: _failure(place, dtype) for dtype in {scheme.dtype for scheme in wanted}}
         runnable = [dtype for dtype, failure in failures.items() if failure is None]
-        seconds, quiet = _time_dtypes(place, {*runnable, DType.FLOAT32}, attempts)
-        errors = {dtype: _max_error(place, dtype) for dtype in runnable}
+        seconds, quiet = _time_products(place, {*runnable, DType.FLOAT32}, attempts)
+        # Of several products the fastest is the one that an engine will use, so it stands for the dtype.
+        kernels = {
+            dtype: min((found, name) for (other, name), found in seconds.items() if other is dtype)[1]
+            for dtype in {*runnable, DType.FLOAT32}
+        }
+        errors = {dtype: _max_error(place, dtype, kernels[dtype]) for dtype in runnable}
     measured = {}
     for scheme in wanted:
         dtype = scheme.dtype
@@ -74,9 +82,10 @@ def probe_torch(
         if failure is not None:
             measured[scheme] = Measured(None, None, None, failure, drift, quiet)
             continue
-        relative = seconds[dtype] / seconds[DType.FLOAT32]
+        kernel = kernels[dtype]
+        relative = seconds[dtype, kernel] / seconds[DType.FLOAT32, kernels[DType.FLOAT32]]
         native = _native(dtype, relative, errors[dtype])
-        measured[scheme] = Measured(relative, errors[dtype], native, None, drift, quiet)
+        measured[scheme] = Measured(relative, errors[dtype], native, None, drift, quiet, kernel)
     return measured
 
 
@@ -89,16 +98,12 @@ def time_interleaved(
     """Best seconds of one call of each piece of work, and whether the machine was quiet meanwhile.
 
     Every round calls each once, so that what disturbs one disturbs all. A piece that would eat the budget
-    alone is
-    timed once; so the whole stays near the budget even on a slow machine.
+    alone is timed once; so the whole stays near the budget even on a slow machine.
     """
     samples: dict[K, list[float]] = {key: [] for key in work}
     repeats: dict[K, int] = {}
-    for (
-        key,
-        call,
-    ) in work.items():  # the first call compiles and packs; the second tells how many fit a sample
-        _seconds(call, 1, synchronise)
+    for key, call in work.items():
+        _seconds(call, 1, synchronise)  # compiles and packs; the second call tells how many fit a sample
         repeats[key] = min(64, max(1, ceil(1e-3 / max(_seconds(call, 1, synchronise), 1e-7))))
     waited, started = _seconds_waited(), perf_counter()
     for round_number in range(_MOST_ROUNDS):
@@ -115,25 +120,32 @@ def time_interleaved(
     return {key: min(found) for key, found in samples.items()}, quiet
 
 
-def _time_dtypes(device: torch.device, dtypes: set[DType], attempts: int) -> tuple[dict[DType, float], bool]:
-    """Each dtype's best time, as geometric mean over the shapes; of a quiet attempt, else of all."""
+def _time_products(
+    device: torch.device, dtypes: set[DType], attempts: int
+) -> tuple[dict[tuple[DType, str], float], bool]:
+    """Best time of each product in each dtype, as geometric mean over the shapes.
+
+    The best of a quiet attempt, else of all. The shapes share the repetitions, which bounds what a busy
+    machine costs.
+    """
     shapes = _CPU_SHAPES if device.type == "cpu" else _GPU_SHAPES
     ordered = sorted(dtypes, key=lambda dtype: dtype.value)
-    best: dict[tuple[DType, int], float] = {}
-    quiet = True
-    for index, shape in enumerate(shapes):
-        x, weight, bias = _operands(shape)
-        work = {dtype: _linear(device, dtype, x, weight, bias) for dtype in ordered}
-        for _ in range(attempts):
-            seconds, shape_quiet = time_interleaved(work, synchronise=lambda: _synchronise(device))
-            for dtype, found in seconds.items():
-                best[dtype, index] = found if shape_quiet else min(found, best.get((dtype, index), found))
-            if shape_quiet:
-                break
+    pairs = [(dtype, kernel) for dtype in ordered for kernel in _kernels(device, dtype)]
+    best: dict[tuple[DType, str], list[float]] = {pair: [] for pair in pairs}
+    quiet, repetitions = True, attempts - 1
+    synchronise = partial(_synchronise, device)
+    for shape in shapes:
+        operands = _operands(shape)
+        work = {pair: _linear(device, *pair, *operands) for pair in pairs}
+        least, shape_quiet = time_interleaved(work, synchronise=synchronise)
+        while not shape_quiet and repetitions > 0:
+            repetitions -= 1
+            seconds, shape_quiet = time_interleaved(work, synchronise=synchronise)
+            least = seconds if shape_quiet else {pair: min(least[pair], seconds[pair]) for pair in pairs}
         quiet = quiet and shape_quiet
-    return {
-        dtype: exp(fmean(log(best[dtype, index]) for index in range(len(shapes)))) for dtype in ordered
-    }, quiet
+        for pair in pairs:
+            best[pair].append(least[pair])
+    return {pair: geometric_mean(found) for pair, found in best.items()}, quiet
 
 
 def _failure(device: torch.device, dtype: DType) -> str | None:
@@ -179,13 +191,13 @@ def _failure(device: torch.device, dtype: DType) -> str | None:
     return None
 
 
-def _max_error(device: torch.device, dtype: DType) -> float:
+def _max_error(device: torch.device, dtype: DType, kernel: str) -> float:
     """Largest error of a product, its operands' rounding included, relative to the largest exact value."""
     x, weight, bias = _operands(_CPU_SHAPES[0])
     half = x.shape[1] // 2
     # Summed in two halves: another order than any product's, so that float64 has an error to show as well.
     exact = x[:, :half] @ weight[:, :half].T + x[:, half:] @ weight[:, half:].T + bias
-    found = _linear(device, dtype, x, weight, bias)().cpu().double()
+    found = _linear(device, dtype, kernel, x, weight, bias)().cpu().double()
     return float((found - exact).abs().max() / exact.abs().max())
 
 
@@ -193,13 +205,12 @@ def _native(dtype: DType, relative: float, error: float) -> bool | None:
     """Whether the hardware computes in the format, as far as timing and error can tell.
 
     Faster than float32: nothing emulated is. An error far above one rounding of the result: the sums were
-        kept in the
-    format itself. Three times slower than float32: converted back and forth, or computed element by element.
+    kept in the format itself. Three times slower than float32: converted back and forth, or one by one.
     """
     if dtype is DType.FLOAT32:
         return True
     if dtype is DType.FLOAT64:
-        return True if relative < 4 else None  # half the numbers a register, twice the bytes
+        return True if relative < 8 else None  # half the numbers a register, twice the bytes
     if relative < 0.75 or error > 4 * dtype.unit_roundoff:
         return True
     return False if relative > 3 else None
@@ -215,12 +226,29 @@ def _operands(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _linear(
-    device: torch.device, dtype: DType, x: Tensor, weight: Tensor, bias: Tensor
+    device: torch.device, dtype: DType, kernel: str, x: Tensor, weight: Tensor, bias: Tensor
 ) -> Callable[[], Tensor]:
     """The product as an engine does it, its operands already in place."""
     # dtype first: a device without float64 takes what was rounded on the CPU
     a, w, b = (tensor.to(dtype.torch).to(device) for tensor in (x, weight, bias))
-    return lambda: functional.linear(a, w, b)
+    product = PRODUCTS[kernel]
+    return lambda: product(a, w, b)
+
+
+def _kernels(device: torch.device, dtype: DType) -> list[str]:
+    """The products that a device can do in a dtype."""
+    if device.type != "cpu":
+        return ["torch"]
+    found = []
+    x, weight, bias = _operands((8, 32, 16))
+    for name in PRODUCTS:
+        try:
+            _linear(device, dtype, name, x, weight, bias)()
+        except (RuntimeError, AttributeError) as error:  # not in this format, or not in this release of torch
+            logger.debug("product %s does not do %s: %s", name, dtype, error)
+        else:
+            found.append(name)
+    return found
 
 
 def _seconds(call: Callable[[], object], repeats: int, synchronise: Callable[[], object]) -> float:

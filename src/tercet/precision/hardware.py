@@ -50,6 +50,7 @@ class Measured:
             None if all run.
         drift: the scheme's stated drift on real texts, if one is stated.
         quiet: False where other processes disturbed the timing even after repetition.
+        kernel: which of the engine's ways to do a product was the fastest; for the engine's own use.
     """
 
     relative_seconds: float | None
@@ -58,6 +59,7 @@ class Measured:
     failure: str | None = None
     drift: Drift | None = None
     quiet: bool = True
+    kernel: str | None = None
 
     @property
     def runs(self) -> bool:
@@ -73,6 +75,7 @@ class Measured:
             "failure": self.failure,
             "drift": None if self.drift is None else self.drift.to_json(),
             "quiet": self.quiet,
+            "kernel": self.kernel,
         }
 
     @classmethod

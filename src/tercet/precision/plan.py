@@ -50,6 +50,7 @@ class Plan:
         model: what the user called it.
         machine: what people call the device.
         memory: (what, bytes) of the predicted peak; their sum is `peak_bytes`.
+        kernel: which of the engine's ways to do a product measured the fastest, by the engine's name for it.
     """
 
     device: str
@@ -62,6 +63,7 @@ class Plan:
     model: str = ""
     machine: str = ""
     memory: tuple[tuple[str, int], ...] = ()
+    kernel: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Field -> plain value, and the version of this format."""
@@ -71,6 +73,7 @@ class Plan:
             "machine": self.machine,
             "device": self.device,
             "scheme": self.scheme.to_json(),
+            "kernel": self.kernel,
             "precision": self.precision.to_json(),
             "token_budget": self.token_budget,
             "peak_bytes": self.peak_bytes,
@@ -122,6 +125,7 @@ class Plan:
             ),
             model=checked_text(found["model"], "model", where),
             machine=checked_text(found["machine"], "machine", where),
+            kernel=None if found["kernel"] is None else checked_text(found["kernel"], "kernel", where),
             memory=tuple(
                 (checked_text(what, "memory", where), checked_count(n, "memory", where)) for what, n in parts
             ),
@@ -238,7 +242,13 @@ def plan(
     precision = _precision(choice.scheme, whole, output_dtype)
     outputs = footprint.outputs if outputs is None else outputs
     longest = max_length or footprint.max_tokens
-    reasons = [*choice.reasons, _weights_reason(footprint, precision), _heads_reason(precision)]
+    kernel = capability.schemes[choice.scheme].kernel
+    reasons = [
+        *choice.reasons,
+        *_kernel_reason(kernel),
+        _weights_reason(footprint, precision),
+        _heads_reason(precision),
+    ]
     if token_budget is not None and (isinstance(token_budget, bool) or token_budget < 1):
         raise PrecisionError(f"token_budget={token_budget!r}: it must be a positive number of tokens.")
 
@@ -306,6 +316,7 @@ def plan(
         model=footprint.name,
         machine=_machine(capability),
         memory=parts,
+        kernel=kernel,
     )
 
 
@@ -364,6 +375,10 @@ def _weights_reason(footprint: Footprint, precision: Precision) -> str:
     return (
         f"Weights are stored in {stored} and are cast to {planned} while they are read, one tensor at a time."
     )
+
+
+def _kernel_reason(kernel: str | None) -> list[str]:
+    return [] if kernel is None else [f"Matrix products go through {kernel}, the fastest way measured here."]
 
 
 def _heads_reason(precision: Precision) -> str:
