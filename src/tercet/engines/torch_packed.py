@@ -12,7 +12,9 @@ from torch import Tensor
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.engines import ENGINES, Engine
-from tercet.engines.probing import probe_torch
+from tercet.engines.probing import PRODUCTS, probe_torch
+from tercet.errors import PrecisionError, nearest
+from tercet.layers.linear import set_product
 from tercet.model import load_encoder
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
@@ -25,7 +27,14 @@ class TorchPacked:
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         self.device = torch.device(plan.device)
+        kernel = plan.kernel or "torch"
+        if kernel not in PRODUCTS:
+            raise PrecisionError(
+                f"the plan's kernel {kernel!r} is none of torch_packed. {nearest(kernel, PRODUCTS)} "
+                "Make the plan anew."
+            )
         self._encoder = load_encoder(checkpoint, plan.precision.compute).to(self.device)
+        set_product(self._encoder, PRODUCTS[kernel])
 
     def forward(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the last layer."""
