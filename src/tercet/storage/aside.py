@@ -8,6 +8,7 @@ import errno
 import os
 import secrets
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,8 @@ class Aside:
         # A link keeps pointing where it pointed: the file behind it is replaced.
         self.path = Path(os.path.realpath(path))
         self._hidden = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        # Before the file is made: a signal may come at any moment, also before anyone can call `discard`.
+        self._remove = weakref.finalize(self, _remove, self._hidden, os.getpid())
         with writing(self.path):
             self.file: BinaryIO = self._hidden.open("xb", buffering=_BUFFER_BYTES)
 
@@ -69,7 +72,7 @@ class Aside:
         # Closing writes what is buffered, which fails again where the disk is full.
         with suppress(OSError):
             self.file.close()
-        self._hidden.unlink(missing_ok=True)
+        self._remove()
 
 
 class Stdout:
@@ -98,9 +101,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         mend = _MENDS.get(error.errno or 0, "Check the folder and the disk.")
         reason = error.strerror or str(error)
-        raise OutputError(
-            f"{path}: cannot be written ({reason}). {mend} Nothing half-written is left."
-        ) from error
+        raise OutputError(f"{path}: cannot be written ({reason}). {mend}") from error
+
+
+def _remove(hidden: Path, owner: int) -> None:
+    # A forked child has the object as well, but the file is its parent's.
+    if os.getpid() == owner:
+        hidden.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
