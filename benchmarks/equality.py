@@ -165,9 +165,9 @@ def _floor(folder: Path, peer: Arrays) -> str:
     return (
         "## Where we differ on purpose: the padding floor\n\n"
         "In a batch, FlagEmbedding pads documents with zero rows and takes them into the maximum, so that a "
-        "best match below 0 becomes 0 as soon as a longer document shares the batch. Tercet pads nothing: its "
-        "score is the one that FlagEmbedding gives the pair alone. Late-interaction scores of the checkpoint "
-        f"*{name}*:\n\n" + _markdown(columns, rows)
+        "best match below 0 becomes 0 as soon as a longer document shares the batch. Tercet pads nothing: "
+        "its score is the one that FlagEmbedding gives the pair alone. Late-interaction scores of the "
+        f"checkpoint *{name}*:\n\n" + _markdown(columns, rows)
     )
 
 
