@@ -90,7 +90,7 @@ def test_an_output_is_the_same_whatever_else_is_asked_for(m3):
     assert late.outputs == ("dense", "multivector")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=5))
 def test_any_texts_embed_to_finite_unit_vectors_alone_as_in_a_batch(m3, texts):
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):

@@ -87,7 +87,8 @@ def test_dense_widths_that_differ_are_named():
 @given(sparse_texts, sparse_texts)
 def test_sparse_scores_are_the_sums_over_shared_tokens(queries, documents):
     expected = torch.tensor(
-        [[sum(w * d.get(t, 0.0) for t, w in q.items()) for d in documents] for q in queries]
+        [[sum(w * d.get(t, 0.0) for t, w in q.items()) for d in documents] for q in queries],
+        dtype=torch.float32,
     ).reshape(len(queries), len(documents))
     scores = scoring.sparse_scores(sparse_of(*queries), sparse_of(*documents))
     assert torch.allclose(scores, expected, atol=1e-5)
