@@ -41,6 +41,17 @@ _SETTINGS = (
     "*.index.json",
 )
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "sparse_linear.pt", "colbert_linear.pt")
+_NEEDED = (
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "sparse_linear.pt",
+    "colbert_linear.pt",
+    "[0-9]*_*/config.json",
+)
 # Folders of modules: "1_Pooling", "0_Transformer".
 _MODULE_FOLDER = "[0-9]*_*"
 # What huggingface_hub raises where the network fails: of requests, httpx or httpx2, by its version.
@@ -153,14 +164,15 @@ def _ask(repo: str, num_bytes: int, confirm: Callable[[int], bool] | None) -> No
 def _cached(repo: str, revision: str | None, cache_folder: Path | None, why: str) -> tuple[Path, str, Remote]:
     """What the hub's cache holds of the model."""
     try:
-        # Of the cache's list of files only these count: weights that were never wanted are not missed.
+        # Where the cache knows the hub's list of files, none of these may be missing: without its modules or
+        # heads it would be another model. Which weights are needed is seen when they are read.
         folder = Path(
             snapshot_download(
                 repo,
                 revision=revision,
                 cache_dir=cache_folder,
                 local_files_only=True,
-                allow_patterns=list(_SETTINGS),
+                allow_patterns=list(_NEEDED),
             )
         )
     except (OSError, hub_errors.HFValidationError) as error:

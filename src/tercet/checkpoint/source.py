@@ -63,7 +63,7 @@ def find(
     if name in PACKAGED and not Path(name).is_dir():
         return Source(_packaged(name), name, None)
     folder = Path(path_or_id).expanduser()
-    if folder.is_dir():
+    if name.strip() and folder.is_dir():
         return Source(folder, name, None)
     if folder.is_file():
         raise SourceError(f"{folder} is a file. Give the folder of the model that holds it.")

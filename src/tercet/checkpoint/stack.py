@@ -110,10 +110,12 @@ def _pooling(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
     _nothing_left(path, config, {"embedding_dimension", "pooling_mode", "include_prompt", *_OLD_MODES})
     if given is None:
         given = [mode for key, mode in _OLD_MODES.items() if old.get(key)] or "mean"
-    modes = [given] if isinstance(given, str) else given
-    if not isinstance(modes, list) or not modes or any(mode not in POOLING_MODES for mode in modes):
-        unknown = next((str(mode) for mode in modes if mode not in POOLING_MODES), "") if modes else ""
-        raise CheckpointError(f"{path}: pooling_mode is {given!r}. {nearest(unknown, POOLING_MODES)}")
+    modes = given if isinstance(given, list) else [given]
+    unknown = [mode for mode in modes if mode not in POOLING_MODES]
+    if unknown or not modes:
+        raise CheckpointError(
+            f"{path}: pooling_mode is {given!r}. {nearest(str(unknown[0] if unknown else ''), POOLING_MODES)}"
+        )
     if type(include_prompt) is not bool:
         raise CheckpointError(f"{path}: 'include_prompt' is {include_prompt!r}, expected true or false.")
     return ModuleSpec("pooling", relative, {"modes": tuple(modes), "include_prompt": include_prompt})

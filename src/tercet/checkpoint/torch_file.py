@@ -6,6 +6,7 @@ __all__ = ["TorchFormat", "load_torch_file", "read_remote_header", "read_torch_h
 
 import pickle
 import re
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ _MAX_PICKLE_BYTES = 64 << 20
 # What torch.load raises on files that are damaged, cut off or hold more than tensors.
 _LOAD_ERRORS = (
     pickle.UnpicklingError,
+    struct.error,
     RuntimeError,
     EOFError,
     OSError,

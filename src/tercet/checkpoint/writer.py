@@ -42,13 +42,14 @@ def write_tensors(
     The bytes are those that the safetensors library writes, whatever the order in which tensors arrive.
 
     Args:
-        folder: an existing folder; wrap the call in `write_aside` so that nobody sees it half-written.
+        folder: what `write_aside` gave, so that nobody sees it half-written.
         plan: every tensor that will come; decides which shard it goes to.
         tensors: each tensor of the plan once, in any order.
         max_shard_bytes: most bytes of tensors in one file; a larger tensor goes alone.
 
     Raises:
-        OutputError: the disk is full or not writable, or the tensors are not those of the plan.
+        OutputError: the tensors are not those of the plan.
+        OSError: the disk is full or not writable; `write_aside` makes it an OutputError.
     """
     shards = _shards(plan, max_shard_bytes)
     names = (
@@ -57,36 +58,31 @@ def write_tensors(
         else [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     )
     places: dict[str, tuple[BinaryIO, int]] = {}
-    try:
-        with ExitStack() as opened:
-            for name, members in zip(names, shards, strict=True):
-                opened_file = opened.enter_context((folder / name).open("wb"))
-                header, offsets = _header({key: plan[key] for key in members})
-                opened_file.write(header)
-                places |= {key: (opened_file, offset) for key, offset in offsets.items()}
-            for key, tensor in tensors:
-                found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-                if key not in places or found != plan[key]:
-                    raise OutputError(
-                        f"{folder}: {key!r} came as {found}, planned was {plan.get(key)}, or it came twice. "
-                        "Nothing was written."
-                    )
-                file, offset = places.pop(key)
-                file.seek(offset)
-                file.write(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        if places:
-            raise OutputError(
-                f"{folder}: {next(iter(places))!r} was planned and never came ({len(places)} such)."
-            )
-        if len(shards) > 1:
-            total = sum(_num_bytes(entry) for entry in plan.values())
-            weight_map = {key: name for name, members in zip(names, shards, strict=True) for key in members}
-            _write_json(
-                folder / "model.safetensors.index.json",
-                {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
-            )
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+    with ExitStack() as opened:
+        for name, members in zip(names, shards, strict=True):
+            opened_file = opened.enter_context((folder / name).open("wb"))
+            header, offsets = _header({key: plan[key] for key in members})
+            opened_file.write(header)
+            places |= {key: (opened_file, offset) for key, offset in offsets.items()}
+        for key, tensor in tensors:
+            found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            if key not in places or found != plan[key]:
+                raise OutputError(
+                    f"{key!r} came as {found}, planned was {plan.get(key)}, or it came twice. "
+                    "Nothing was written."
+                )
+            file, offset = places.pop(key)
+            file.seek(offset)
+            file.write(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    if places:
+        raise OutputError(f"{next(iter(places))!r} was planned and never came ({len(places)} such).")
+    if len(shards) > 1:
+        total = sum(_num_bytes(entry) for entry in plan.values())
+        weight_map = {key: name for name, members in zip(names, shards, strict=True) for key in members}
+        _write_json(
+            folder / "model.safetensors.index.json",
+            {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
+        )
     return tuple(folder / name for name in names)
 
 
