@@ -114,6 +114,8 @@ def make_plan(
         return _replayed(precision)
     wish = precision if isinstance(precision, Precision) else Wish.parse(precision)
     output = None if output_dtype is None else DType.parse(output_dtype)
+    # Before a probe, which leaves behind what the prediction counts anyway: the maths library at work.
+    process_bytes = process_memory()
     footprint = checkpoint.footprint()
     _check_outputs(footprint, outputs)
     return plan_footprint(
@@ -124,7 +126,7 @@ def make_plan(
         output_dtype=output,
         outputs=None if outputs is None else tuple(outputs),
         max_length=max_length,
-        process_bytes=process_memory(),
+        process_bytes=process_bytes,
     )
 
 

@@ -13,9 +13,8 @@ from tercet.precision.dtype import DType, Precision
 FileFormat = Literal["safetensors", "torch", "torch-legacy"]
 
 # Measured with benchmarks/peak_memory.py: what a process keeps besides weights and activations.
-_RUNTIME_BYTES = (
-    60 << 20
-)  # threads' stacks, compiled kernels and scratch of the maths library after its first forward
+_RUNTIME_BYTES = 45 << 20  # compiled kernels and scratch of the maths library after its first forward
+_CAST_CHUNK_BYTES = 32 << 20  # of a file that are mapped at once while a tensor is cast
 _TOKENIZER_BYTES = 600  # of each entry of the vocabulary
 _GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
 
@@ -120,7 +119,7 @@ def predict_memory(
         what = (
             "the legacy file, read whole"
             if footprint.file_format == "torch-legacy"
-            else "the tensor being cast"
+            else "the part of a tensor being cast"
         )
         return (*parts, (what, loading))
     parts += [("the maths library at work", _RUNTIME_BYTES), (f"one batch of {tokens:,} tokens", running)]
@@ -131,11 +130,15 @@ def predict_memory(
 
 def _loading_bytes(footprint: Footprint, precision: Precision) -> int:
     """Bytes held only while loading, beyond the weights in their final format."""
-    stored = _stored_bytes(footprint)
+    stored, planned = _bytes_of(footprint.stored_dtype), precision.weights.bytes
+    casts = footprint.stored_dtype != str(precision.weights)
     if footprint.file_format == "torch-legacy":
-        return sum(_bytes_of(name) * count for name, count in footprint.stored.items())
-    casts = stored != precision.weights.bytes or footprint.stored_dtype != str(precision.weights)
-    return footprint.largest_tensor * stored if casts else 0
+        # Read whole; each tensor leaves it as it is cast, so the first one stands beside all that is to come.
+        whole = sum(_bytes_of(name) * count for name, count in footprint.stored.items())
+        first = footprint.largest_tensor * planned if casts else 0
+        return max(0, whole + first - weight_bytes(footprint, precision))
+    chunk = min(footprint.largest_tensor * stored, _CAST_CHUNK_BYTES) if casts else 0
+    return chunk + footprint.hidden * footprint.hidden * planned  # a third of q/k/v before it is fused
 
 
 def _activation_bytes(
@@ -155,10 +158,6 @@ def _activation_bytes(
     if "sparse" in outputs:
         head += 64  # ids and weights of each token, sorted
     return tokens * max(body, head)
-
-
-def _stored_bytes(footprint: Footprint) -> int:
-    return _bytes_of(footprint.stored_dtype)
 
 
 def _bytes_of(name: str) -> int:
