@@ -134,9 +134,12 @@ def test_a_setting_that_is_not_followed_is_refused(
     assert "sentence_bert_config.json" in str(caught.value)
 
 
+@pytest.mark.parametrize("modules_json", [True, False])
 @pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
-def test_another_model_type_is_refused_by_its_name(tmp_path: Path, kind: str) -> None:
+def test_another_model_type_is_refused_by_its_name(tmp_path: Path, kind: str, modules_json: bool) -> None:
     edit(stack(tmp_path) / "config_sentence_transformers.json", model_type=kind)
+    if not modules_json:
+        (tmp_path / "modules.json").unlink()
     with pytest.raises(CheckpointError, match=f"this is a {kind}.*Open it with sentence_transformers.{kind}"):
         open_checkpoint(tmp_path)
 
@@ -179,7 +182,7 @@ def test_dropout_is_left_out_with_a_note(tmp_path: Path) -> None:
     assert any("2_Dropout (Dropout) does nothing outside training" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("path", ["../other", "/tmp", "a/../../b", "..\\x", "c:\\x"])
+@pytest.mark.parametrize("path", ["../other", "/tmp", "/", "a/../../b", "..\\x", "c:\\x"])
 def test_a_module_path_that_leaves_the_folder_is_refused(tmp_path: Path, path: str) -> None:
     stack(tmp_path)
     entries = json.loads((tmp_path / "modules.json").read_text())

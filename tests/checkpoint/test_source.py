@@ -149,6 +149,8 @@ def test_only_what_is_needed_is_fetched(one_model: Hub) -> None:
         (one_model.files / name).write_text("{}")
     (one_model.files / "training_args.bin").write_text("")
     (one_model.files / "rust_model.ot").write_text("")
+    for name in ("model.fp16.safetensors", "model-00001-of-00001.safetensors", "pytorch_model.fp16.bin"):
+        (one_model.files / name).write_text("")
     source = find(REPO, token="secret", revision="v1", cache_folder=one_model.cache)
     assert sorted(one_model.fetched) == [
         "1_Pooling/config.json",

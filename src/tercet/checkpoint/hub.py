@@ -40,7 +40,14 @@ _SETTINGS = (
     "*.model",
     "*.index.json",
 )
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "sparse_linear.pt", "colbert_linear.pt")
+_HEADS = ("sparse_linear.pt", "colbert_linear.pt")
+# Of these only the first that a folder has, as they are preferred on disk.
+_WEIGHTS = (
+    "model.safetensors",
+    "model-[0-9]*-of-[0-9]*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model-[0-9]*-of-[0-9]*.bin",
+)
 _NEEDED = (
     "config.json",
     "modules.json",
@@ -109,23 +116,25 @@ def fetch(
 
 
 def _choose(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The files that describe the model, and its weights: .bin only where a folder has no safetensors."""
+    """The files that describe the model, and its weights: in each folder those of the preferred format."""
     settings: list[str] = []
-    weights: list[str] = []
-    safe: set[PurePosixPath] = set()
+    heads: list[str] = []
+    weights: dict[PurePosixPath, dict[str, list[str]]] = {}
     for name in sorted(names):
         path = PurePosixPath(name)
         in_module = len(path.parts) == 2 and fnmatch.fnmatch(path.parts[0], _MODULE_FOLDER)
         if len(path.parts) != 1 and not in_module:
             continue
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in _SETTINGS):
+        kind = next((pattern for pattern in _WEIGHTS if fnmatch.fnmatch(path.name, pattern)), None)
+        if kind is not None:
+            weights.setdefault(path.parent, {}).setdefault(kind, []).append(name)
+        elif name in _HEADS:
+            heads.append(name)
+        elif any(fnmatch.fnmatch(path.name, pattern) for pattern in _SETTINGS):
             settings.append(name)
-        elif any(fnmatch.fnmatch(path.name, pattern) for pattern in _WEIGHTS):
-            weights.append(name)
-            if path.suffix == ".safetensors":
-                safe.add(path.parent)
-    kept = [n for n in weights if not (n.endswith(".bin") and PurePosixPath(n).parent in safe)]
-    return settings, kept
+    for kinds in weights.values():
+        heads += kinds[min(kinds, key=_WEIGHTS.index)]
+    return settings, heads
 
 
 def _headers(

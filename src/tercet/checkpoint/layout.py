@@ -14,7 +14,12 @@ from tercet.checkpoint.encoder_files import position_limit, read_encoder_config,
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.m3 import HEAD_FILES, read_heads
 from tercet.checkpoint.paths import inside, read_json_object
-from tercet.checkpoint.sentence_files import SentenceSettings, read_sentence_settings, text_limit
+from tercet.checkpoint.sentence_files import (
+    SentenceSettings,
+    read_sentence_settings,
+    refuse_other_types,
+    text_limit,
+)
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.stack import Stack, check_widths, parse_pooling, read_stack
 from tercet.checkpoint.weights import Weights, find_weights
@@ -37,6 +42,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         source = Source(Path(source), str(source), None)
     folder = source.folder
     notes: list[str] = []
+    refuse_other_types(folder)
     stack, layout = _stack(source, notes)
     architecture, config = read_encoder_config(folder, stack.encoder_path)
     hidden = config["hidden_size"]
@@ -142,9 +148,7 @@ def _weight_notes(
             "avoid that."
         )
     if ignored:
-        names = sorted(ignored)
-        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-        notes.append(f"Not used for embeddings: {', '.join(names[:6])}{more}.")
+        notes.append(f"Not used for embeddings: {', '.join(sorted(ignored))}.")
     counts: Counter[str] = Counter()
     for info in [*tensors.values(), *(info for module in modules for info in module.tensors.values())]:
         counts[info.dtype] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["inside", "read_json_file", "read_json_object"]
+__all__ = ["inside", "plain", "read_json_file", "read_json_object"]
 
 import json
 import os
@@ -45,6 +45,12 @@ def inside(folder: Path, relative: str, *, said_by: str) -> Path:
             f"{path} is a link to {real}, outside the model's folder. Replace the link by a copy of the file."
         )
     return path
+
+
+def plain(relative: str) -> str:
+    """A folder's place without what does not matter: "./1_Pooling/" is "1_Pooling", "." the root, ""."""
+    path = PurePosixPath(relative).as_posix()
+    return "" if path == "." else path
 
 
 def read_json_file(path: Path) -> Any:

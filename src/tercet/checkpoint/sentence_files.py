@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SentenceSettings", "read_sentence_settings", "text_limit"]
+__all__ = ["SentenceSettings", "read_sentence_settings", "refuse_other_types", "text_limit"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
     """The settings of the root folder and of the encoder's.
 
     Raises:
-        CheckpointError: the folder is of another model type, or a setting asks for what is not done here.
+        CheckpointError: a setting asks for what is not done here.
     """
     notes: list[str] = []
     max_seq_length, lowercase = None, False
@@ -69,14 +69,7 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
         max_seq_length = _length(path, "max_seq_length", settings.get("max_seq_length"))
         lowercase = bool(settings.get("do_lower_case", False))
 
-    path = inside(folder, "config_sentence_transformers.json", said_by="config_sentence_transformers.json")
-    top = read_json_object(path) if path.is_file() else {}
-    kind = top.get("model_type") or "SentenceTransformer"
-    if kind != "SentenceTransformer":
-        raise CheckpointError(
-            f"{path}: this is a {kind}, not a model of dense sentence vectors. "
-            f"Open it with sentence_transformers.{kind}; Tercet reads SentenceTransformer and BGE-M3 folders."
-        )
+    path, top = _top(folder)
     prompts = _prompts(path, top.get("prompts"))
     default = top.get("default_prompt_name")
     if default is not None and default not in prompts:
@@ -87,6 +80,23 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
         )
     dimensions = _length(path, "truncate_dim", top.get("truncate_dim"))
     return SentenceSettings(max_seq_length, lowercase, prompts, default, dimensions, tuple(notes))
+
+
+def refuse_other_types(folder: Path) -> None:
+    """An error where the folder says that it is no model of sentence vectors."""
+    path, top = _top(folder)
+    kind = top.get("model_type") or "SentenceTransformer"
+    if kind != "SentenceTransformer":
+        raise CheckpointError(
+            f"{path}: this is a {kind}, not a model of dense sentence vectors. "
+            f"Open it with sentence_transformers.{kind}; Tercet reads SentenceTransformer and BGE-M3 folders."
+        )
+
+
+def _top(folder: Path) -> tuple[Path, dict[str, Any]]:
+    name = "config_sentence_transformers.json"
+    path = inside(folder, name, said_by=name)
+    return path, read_json_object(path) if path.is_file() else {}
 
 
 def text_limit(

@@ -11,7 +11,7 @@ from typing import Any
 
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.header import TensorInfo
-from tercet.checkpoint.paths import inside, read_json_file, read_json_object
+from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
 from tercet.checkpoint.weights import Remote, find_weights
 from tercet.errors import CheckpointError, InputError, nearest
 
@@ -95,9 +95,8 @@ def _place(path: Path, entry: object) -> tuple[str, str]:
             f"{path}: {reference!r} in {relative!r} takes arguments at run time ({entry['kwargs']!r}), "
             "which is not supported. Use sentence-transformers for this model."
         )
-    relative = "" if relative in (".", "./") else relative.rstrip("/")
     inside(path.parent, relative, said_by=path.name)
-    return reference.rsplit(".", 1)[-1], relative
+    return reference.rsplit(".", 1)[-1], plain(relative)
 
 
 def _pooling(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:

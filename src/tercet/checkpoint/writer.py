@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tercet.checkpoint.contents import Checkpoint
 from tercet.checkpoint.header import DTYPE_NAMES, SAFETENSORS_DTYPES, TensorInfo
-from tercet.checkpoint.paths import inside, read_json_file, read_json_object
+from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
 from tercet.errors import InputError, OutputError
 from tercet.precision.dtype import DType
 
@@ -222,8 +222,7 @@ def _folders(checkpoint: Checkpoint) -> list[str]:
     modules = checkpoint.folder / "modules.json"
     if modules.is_file():
         for entry in read_json_file(modules):
-            relative = entry["path"].rstrip("/")
-            found["" if relative == "." else relative] = None
+            found[plain(entry["path"])] = None
     return list(found)
 
 
