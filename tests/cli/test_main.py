@@ -86,23 +86,24 @@ def test_an_interrupt_exits_with_130(
     assert capsys.readouterr() == ("", "tercet do: stopped.\n")
 
 
-def test_a_request_to_terminate_unwinds_and_exits_with_143(
-    verb: Callable[[Callable[[], None]], None],
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_request_to_end_unwinds_and_exits_with_the_number_of_the_signal(
+    verb: Callable[[Callable[[], None]], None], number: signal.Signals, code: int
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(number, signal.SIG_DFL)
     unwound = []
 
     def do() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             signal.pause()
         finally:
             unwound.append(True)
 
     verb(do)
-    assert main(["do"]) == 143
+    assert main(["do"]) == code
     assert unwound == [True]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.signal(number, before) is signal.SIG_DFL
 
 
 def test_a_verb_may_choose_its_exit_code(verb: Callable[[Callable[[], None]], None]) -> None:

@@ -113,6 +113,9 @@ def test_a_choice_that_cannot_be_made_names_the_columns_there_are(tmp_path: Path
     assert texts(path, column="body") == ["one"]
     pq.write_table(pa.table({"n": [1], "m": [2]}), tmp_path / "b.parquet")
     assert "none of the others hold strings" in failure(str(tmp_path / "b.parquet"))
+    assert "column 'n' does not hold strings. Those that do: none" in failure(
+        str(tmp_path / "b.parquet"), column="n"
+    )
 
 
 def test_ids_come_from_their_column_and_keep_their_kind(tmp_path: Path) -> None:

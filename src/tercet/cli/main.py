@@ -26,7 +26,7 @@ from tercet.errors import TercetError
 _HELP = (
     "Dense, sparse and multi-vector embeddings in one pass, at the right precision for the machine at hand."
 )
-_FAILED, _INTERRUPTED, _TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+_FAILED, _INTERRUPTED = 2, 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,19 +114,23 @@ class _StandardError(logging.Handler):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """While it is open, SIGTERM unwinds the stack as Ctrl-C does, so that nothing half-written is left."""
+    """While it is open, SIGTERM and SIGHUP unwind the stack as Ctrl-C does: nothing half-written is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        sys.exit(_TERMINATED)
+        sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    # What is ignored stays so: a run under nohup outlives its terminal.
+    signals = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    for one in signals:
+        signal.signal(one, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one in signals:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _pipe_closed() -> int:

@@ -136,6 +136,11 @@ def _choose(column: str | None, text_columns: Sequence[str], table: Table) -> st
         return column or "text"
     if column is not None:
         _check(column, table)
+        if column not in table.text_columns:
+            found = ", ".join(table.text_columns) or "none"
+            raise InputError(
+                f"{table.name}: the column {column!r} does not hold strings. Those that do: {found}."
+            )
         return column
     if "text" in text_columns:
         return "text"
