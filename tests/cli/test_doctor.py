@@ -1,0 +1,78 @@
+"""`tercet doctor`: the page, its JSON, and what it says of a busy machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from planned import DRIFTED, UNSEEN, capability, measured, scheme
+from tercet import planner
+from tercet.cli.main import main
+from tercet.precision.dtype import DType
+from tercet.precision.hardware import Capability
+
+F32, F16, BF16, INT8 = DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16, DType.INT8
+FAILURE = "layer_norm: \"LayerNormKernelImpl\" not implemented for 'Half'"
+
+
+def install(monkeypatch: pytest.MonkeyPatch, found: Capability) -> list[tuple[object, bool]]:
+    calls: list[tuple[object, bool]] = []
+
+    def probed(device: object = None, *, refresh: bool = False) -> Capability:
+        calls.append((device, refresh))
+        return found
+
+    monkeypatch.setattr(planner, "capability", probed)
+    return calls
+
+
+def test_the_page_has_the_machine_the_table_and_what_auto_would_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = {F32: measured(1.0), BF16: measured(0.25, DRIFTED), F16: measured(None, UNSEEN, failure=FAILURE)}
+    found = replace(
+        capability(table), features=("avx2", "avx512f"), memory_limit="the cgroup /sys/fs/cgroup/job"
+    )
+    calls = install(monkeypatch, found)
+    assert main(["doctor"]) == 0
+    page = capsys.readouterr().out
+    assert calls == [(None, False)]
+    for part in (
+        "cpu: a CPU, 2 threads",
+        "16.00 GB free of 24.00 GB (by the cgroup /sys/fs/cgroup/job)",
+        "avx2 avx512f",
+        "bfloat16 (torch_packed)   yes    4.00x",
+        "float16 (torch_packed)    no",
+        FAILURE,
+        "auto stays with float32 (torch_packed)",
+        "Not remembered",
+    ):
+        assert part in page, part
+    assert all(len(line) <= 110 for line in page.splitlines())
+
+
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    install(monkeypatch, replace(capability({F32: measured(1.0)}), quiet=False))
+    assert main(["doctor"]) == 0
+    assert "other processes disturbed it. Try again when the machine is quiet." in capsys.readouterr().out
+
+
+def test_json_has_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = capability({F32: measured(1.0), F16: measured(0.5, UNSEEN), INT8: measured(0.25, None)})
+    calls = install(monkeypatch, found)
+    assert main(["doctor", "--json", "--device", "cpu", "--refresh"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert calls == [("cpu", True)]
+    assert Capability.from_json(report["capability"]) == found
+    assert report["auto"]["scheme"] == scheme(F16).to_json()
+    assert report["remembered"] is None
+    assert set(report["versions"]) == {"tercet", "torch", "Python"}
+
+
+def test_a_device_that_is_not_there_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "cuda:17"]) == 2
+    assert "tercet doctor: device='cuda:17': no such device here. There is: " in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""`tercet plan`: the page, its JSON, and a plan saved for later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from planned import DRIFTED, UNSEEN, capability, measured
+from tercet import planner
+from tercet.cli.main import main
+from tercet.precision.dtype import DType
+from tercet.precision.plan import Plan
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        DType.FLOAT32: measured(1.0),
+        DType.BFLOAT16: measured(0.25, DRIFTED),
+        DType.FLOAT16: measured(4.0, UNSEEN),
+    }
+    monkeypatch.setattr(planner, "capability", lambda device=None: capability(rows))
+
+
+def test_the_page_names_the_model_and_the_reasons(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(tiny_bert)]) == 0
+    out = capsys.readouterr().out
+    assert f"Plan for {tiny_bert}" in out
+    assert "--precision bfloat16" in " ".join(out.split())
+
+
+def test_the_saved_plan_is_the_printed_one(
+    tiny_m3: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    options = [
+        "--precision",
+        "bf16",
+        "--outputs",
+        "dense, sparse",
+        "--batch-tokens",
+        "512",
+        "--max-length",
+        "32",
+    ]
+    options += ["--output-dtype", "float16", "--json", "--save-plan", str(path)]
+    assert main(["plan", str(tiny_m3), *options]) == 0
+    captured = capsys.readouterr()
+    assert f"saved in {path}" in captured.err
+    made = Plan.load(path, available=["cpu"])
+    assert Plan.from_json(json.loads(captured.out)) == made
+    assert made.token_budget == 512
+    assert made.precision.to_json() == {
+        "weights": "bfloat16",
+        "compute": "bfloat16",
+        "heads": "float32",
+        "output": "float16",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "no engine here computes in int8"),
+        (["--precision", "fast"], "'fast' is not a precision"),
+        (["--outputs", "sparse"], "no sparse output"),
+        (["--output-dtype", "int8"], "vectors come out in float32"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_message(
+    tiny_bert: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(tiny_bert), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("tercet plan: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_folder_that_is_not_there_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(tmp_path / "nothing" / "here")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
