@@ -7,6 +7,7 @@ __all__ = ["Embedder", "load"]
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,14 +30,14 @@ from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction
 from tercet.signatures import refuse_unknown_keywords
 from tercet.text.pack import pack
-from tercet.text.tokenizer import Tokenizer
+from tercet.text.tokenizer import Encoded, Tokenizer
 
 logger = logging.getLogger(__name__)
 
 OnTruncate = Literal["cut", "error"]
 
 # Texts are read and tokenised by windows, so that a corpus is never held whole.
-_WINDOW_TEXTS = 1024
+_WINDOW_TEXTS = 512
 _WINDOW_CHARACTERS = 1 << 20
 # Which saved prompt a document takes: the first that is there, as sentence-transformers looks for them.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -162,6 +163,8 @@ class Embedder:
         self.dimension = heads.width
         self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
         self._heads = heads.to(self._engine.device)
+        # Everything that is needed was read; what a legacy file still holds in memory is let go.
+        checkpoint.close()
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -276,8 +279,8 @@ class Embedder:
     ) -> Iterator[Embeddings]:
         """One Embeddings a batch, in the order of the texts, which may come from any iterable.
 
-        Options as `encode`'s; they are checked at once, the texts as they are reached. At most a window of
-        texts is read ahead.
+        Options as `encode`'s; they are checked at once, the texts as they are reached. At most two windows of
+        512 texts are read ahead.
         """
         call = self._call(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
         return self._stream(_checked([texts] if isinstance(texts, str) else texts), call)
@@ -326,7 +329,7 @@ class Embedder:
         dimensions: int | None = None,
         normalize: bool | None = None,
     ) -> dict[str, Any]:
-        """Everything that decides a vector's value, JSON-safe: model, hash, plan, modules, prompt, lengths."""
+        """Everything that decides a vector's value, JSON-safe: model, hash, plan, prompt, lengths."""
         from tercet import __version__
 
         call = self._call(outputs, prompt, prompt_name, max_length, dimensions, normalize, "cut")
@@ -404,8 +407,7 @@ class Embedder:
     def _stream(self, texts: Iterable[str], call: _Call) -> Iterator[Embeddings]:
         self._after_fork()
         done = cut = 0
-        for window in _windows(texts):
-            encoded = self.tokenizer.encode(window, max_length=call.max_length, prompt=call.prompt)
+        for window, encoded in self._tokenised(texts, call):
             if call.on_truncate == "error" and any(encoded.truncated):
                 index = encoded.truncated.index(True)
                 raise InputError(
@@ -422,6 +424,28 @@ class Embedder:
             logger.warning(
                 "%d of %d texts were longer than %d tokens and were cut.", cut, done, call.max_length
             )
+
+    def _tokenised(self, texts: Iterable[str], call: _Call) -> Iterator[tuple[list[str], Encoded]]:
+        """Each window of texts with its token ids; the next one is tokenised while this one is embedded."""
+
+        def encode(window: list[str]) -> Encoded:
+            return self.tokenizer.encode(window, max_length=call.max_length, prompt=call.prompt)
+
+        windows = _windows(texts)
+        window = next(windows, None)
+        following = next(windows, None)
+        if window is None or following is None:
+            if window is not None:
+                yield window, encode(window)
+            return
+        # The caller's thread reads the texts: what they come from may belong to it.
+        with ThreadPoolExecutor(1, thread_name_prefix="tercet-tokenizer") as beside:
+            encoded = encode(window)
+            while following is not None:
+                coming = beside.submit(encode, following)
+                yield window, encoded
+                window, encoded, following = following, coming.result(), next(windows, None)
+            yield window, encoded
 
     def _embed(self, ids: list[list[int]], truncated: list[bool], first: int, call: _Call) -> Embeddings:
         """One batch through the engine and the heads; what is not finite is computed again in float32."""
