@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tercet.cli import options as shared
 from tercet.cli.commands import command
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 @command.register("doctor")
 def doctor(
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best by default.")] = None,
+    device: shared.Device = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure again in any case.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Measure which number formats run on this machine, how fast and how exactly, and what `auto` would
     choose.

@@ -11,28 +11,38 @@ from typing import Annotated
 
 import typer
 
+from tercet.cli import options as shared
 from tercet.cli.commands import command
 
 
 @command.register("plan")
 def plan(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or minilm for the packaged model.")],
-    precision: Annotated[str, typer.Option(help="auto, checkpoint, or a dtype such as float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best by default.")] = None,
-    outputs: Annotated[str | None, typer.Option(help="Of dense,sparse,multivector; all by default.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Most tokens in one forward.", min=1)] = None,
-    max_length: Annotated[int | None, typer.Option(help="Longest text, in tokens.", min=1)] = None,
-    output_dtype: Annotated[str | None, typer.Option(help="Of the vectors; float32 by default.")] = None,
-    pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoint's: cls, mean, ...")] = None,
-    save_plan: Annotated[Path | None, typer.Option(help="Write the plan here, for --plan.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    token: Annotated[str | None, typer.Option(help="Token of the hub.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch gigabytes without asking.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: Annotated[
+        str, typer.Argument(metavar="FOLDER|ID|minilm", help="A folder, a hub id, or the packaged minilm.")
+    ],
+    precision: shared.PrecisionWish = "auto",
+    device: shared.Device = None,
+    outputs: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Of dense, sparse, multivector; all by default.")
+    ] = None,
+    batch_tokens: shared.BatchTokens = None,
+    max_length: shared.MaxLength = None,
+    output_dtype: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help="Of the vectors; float32 by default.")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(metavar="MODE", help="Instead of the checkpoint's: cls, mean, cls+mean, ...")
+    ] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan here, for `tercet embed --plan`.")
+    ] = None,
+    revision: shared.Revision = None,
+    token: shared.Token = None,
+    offline: shared.Offline = False,
+    yes: shared.Yes = False,
+    as_json: shared.Json = False,
 ) -> None:
-    """Show where and in what format a model would run here, its predicted memory, and a reason for each
-    choice.
+    """Show where and in what format a model would run here, its predicted memory, and why.
 
     Reads configurations and headers alone, no weight.
 
@@ -46,7 +56,7 @@ def plan(
         model,
         precision=precision,
         device=device,
-        outputs=None if outputs is None else [name.strip() for name in outputs.split(",") if name.strip()],
+        outputs=None if outputs is None else shared.parse_outputs(outputs),
         revision=revision,
         token=token,
         local_files_only=offline,
@@ -54,18 +64,9 @@ def plan(
         pooling=pooling,
         token_budget=batch_tokens,
         output_dtype=output_dtype,
-        confirm=lambda size: yes or _asked(size),
+        confirm=shared.confirmation(model, yes=yes),
     )
     print(json.dumps(made.to_json(), indent=2) if as_json else made.page())
     if save_plan is not None:
         made.save(save_plan)
         print(f"saved in {save_plan}", file=sys.stderr)
-
-
-def _asked(size: int) -> bool:
-    """Whether the person at the terminal agrees to fetch so many bytes; nobody there is a no."""
-    if not sys.stdin.isatty():
-        return False
-    return typer.confirm(
-        f"This model's format shows its headers only with its weights: fetch {size / 1e9:.1f} GB?", err=True
-    )
