@@ -149,8 +149,7 @@ def plan(
     """The plan that `tercet.load` would follow with the same options; fetches and reads headers, no weight.
 
     The model is a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2;
-    every option
-    is one of `tercet.load`.
+    every option is one of `tercet.load`.
 
     Raises:
         CheckpointError, SourceError: the model is not there, or its headers are damaged.

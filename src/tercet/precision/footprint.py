@@ -77,13 +77,11 @@ def predict_memory(
     outputs: tuple[str, ...],
     process_bytes: int,
 ) -> tuple[tuple[str, int], ...]:
-    """(what, bytes) of everything that is held at the peak of loading the model and running one batch of
-    `tokens`.
+    """(what, bytes) of everything that is held at the peak of loading a model and running one batch.
 
     On the CPU this is the whole process, pages of mapped files counted, as VmHWM counts them; on a GPU the
-    device alone.
-    A load's own peak (one tensor being cast, or a legacy file read whole) is counted only where it rises
-    above the run's.
+    device alone. What only loading holds (a part of a tensor being cast, or a legacy file read whole) counts
+    where that peak is the higher one. The embedding table counts whole; a short run touches little of it.
 
     Args:
         footprint: the checkpoint's numbers.
@@ -144,9 +142,7 @@ def _loading_bytes(footprint: Footprint, precision: Precision) -> int:
 def _activation_bytes(
     footprint: Footprint, precision: Precision, tokens: int, outputs: tuple[str, ...]
 ) -> int:
-    """Bytes of everything that one batch needs at its widest point: in a feed-forward net, in attention, or
-    in a head.
-    """
+    """Bytes that one batch needs at its widest point: a feed-forward net, attention, or a head."""
     hidden, inner = footprint.hidden, footprint.intermediate
     body = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes
     # The heads see the last hidden state, and work on a copy of it in their own format.

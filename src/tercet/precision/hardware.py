@@ -158,8 +158,7 @@ def devices() -> list[str]:
 
 
 def find_device(wish: object = None, available: list[str] | None = None) -> str:
-    """Torch's name of the device that "cpu", "gpu", "cuda", "cuda:1", "mps", 1 or a torch.device means; None
-    is the best.
+    """Torch's name of the device that "cpu", "gpu", "cuda:1", 1 or a torch.device means; the best of None.
 
     Args:
         wish: what the user said.

@@ -217,8 +217,9 @@ def plan(
     max_length: int | None = None,
     process_bytes: int = 0,
 ) -> Plan:
-    """Where and in what format a model runs on a probed device, and why. Pure: the same numbers give the same
-    plan.
+    """Where and in what format a model runs on a probed device, and why.
+
+    Pure: the same numbers give the same plan.
 
     Args:
         footprint: the checkpoint's numbers.
