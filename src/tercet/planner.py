@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 # Raise it whenever what is measured, how, or a stated drift changes: what older releases remembered is then
 # forgotten.
-_PROBE_VERSION = 2
+_PROBE_VERSION = 3
 _HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 # A disturbed table is never written down; but a program that opens ten models should not measure ten times in
 # vain.
