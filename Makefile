@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit twins bench clean
+.PHONY: demo test lint types layers unit twins bench bench-short clean
 
 $(READY): pyproject.toml constraints.txt requirements-minilm.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,8 +33,13 @@ unit: $(READY)
 twins: $(READY)
 	PYTHON='$(PYTHON)' BIN='$(BIN)' bash scripts/twins.sh
 
+# Everything against every peer: docs/benchmarks.md. `make bench BENCH="--only minilm,A"` chooses parts.
 bench: $(READY)
-	$(BIN)/python benchmarks/peak_memory.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+# The same with fewer samples: within 15 minutes once environments and models are made.
+bench-short: $(READY)
+	$(BIN)/python benchmarks/run.py --short $(BENCH)
 
 clean:
-	rm -rf $(VENV) .venv-twins build
+	rm -rf $(VENV) .venv-twins .venv-bench-peers .venv-bench-runtimes build
