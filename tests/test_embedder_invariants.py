@@ -516,3 +516,22 @@ def test_scores_of_pairs_are_the_diagonal_of_all_against_all(m3):
 
 def test_a_model_shows_its_name_outputs_and_scheme(m3, tiny_m3):
     assert repr(m3).startswith(f"<Embedder {Path(tiny_m3)}: dense, sparse, multivector; float32")
+
+
+def test_a_model_loaded_in_a_forked_child_computes_with_one_thread_too(tiny_m3):
+    code = f"""
+import os, sys, torch, tercet, logging
+torch.set_num_threads(2)
+tercet.load({str(tiny_m3)!r}, precision="float32", device="cpu").encode(["cat " * 50] * 50)
+child = os.fork()
+if child == 0:
+    logging.basicConfig(level="WARNING")
+    found = tercet.load({str(tiny_m3)!r}, precision="float32", device="cpu").encode(["cat " * 50] * 50)
+    os._exit(0 if torch.get_num_threads() == 1 and len(found) == 50 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "was forked from one that used several threads" in done.stderr

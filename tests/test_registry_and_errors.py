@@ -47,7 +47,9 @@ def test_an_unknown_keyword_is_refused_with_the_nearest_name_and_is_a_type_error
 
 def test_every_error_is_drawn_in_the_tree_and_exported():
     classes = {
-        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.TercetError)
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.TercetError)
     }
     assert classes == set(errors.__all__) - {"nearest"}
     assert all(name in (errors.__doc__ or "") for name in classes)
@@ -62,7 +64,9 @@ def test_every_public_name_is_there():
 
 
 def test_importing_the_package_imports_neither_torch_nor_numpy():
-    code = "import sys, tercet; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'tokenizers')))"
+    code = (
+        "import sys, tercet; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'tokenizers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -43,6 +43,25 @@ _WINDOW_CHARACTERS = 1 << 20
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
+# The process in which this module last computed: a child that was forked from it finds another's number here.
+_computing_process: int | None = None
+
+
+def _stand_alone() -> None:
+    """Give up threads in a forked child, whose pool of threads stayed behind in the parent."""
+    global _computing_process
+    process, before = os.getpid(), _computing_process
+    _computing_process = process
+    if before not in (None, process) and torch.get_num_threads() > 1:
+        # The maths library would wait for those threads for ever.
+        torch.set_num_threads(1)
+        logger.warning(
+            "process %d was forked from one that used several threads; it computes with one thread from here "
+            "on. Start workers with the 'spawn' method to keep all threads.",
+            process,
+        )
+
+
 @refuse_unknown_keywords
 def load(
     path_or_id: str | Path,
@@ -83,6 +102,7 @@ def load(
         CheckpointError, SourceError: the model is not there, is damaged, or lacks a head that was asked for.
         PrecisionError: the precision, device or plan cannot be honoured.
     """
+    _stand_alone()
     source = find(
         path_or_id,
         revision=revision,
@@ -165,7 +185,6 @@ class Embedder:
         self._heads = heads.to(self._engine.device)
         # Everything that is needed was read; what a legacy file still holds in memory is let go.
         checkpoint.close()
-        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         runs = f"{self.plan.scheme} on {self.plan.device}"
@@ -405,7 +424,7 @@ class Embedder:
         return prompts[name]
 
     def _stream(self, texts: Iterable[str], call: _Call) -> Iterator[Embeddings]:
-        self._after_fork()
+        _stand_alone()
         done = cut = 0
         for window, encoded in self._tokenised(texts, call):
             if call.on_truncate == "error" and any(encoded.truncated):
@@ -505,20 +524,6 @@ class Embedder:
             f"text {first + bad[0]} gives values that are not finite, in float32 too: the weights of "
             f"{self.checkpoint.folder} are damaged or were saved after an overflow. Fetch the model again."
         )
-
-    def _after_fork(self) -> None:
-        if os.getpid() == self._pid:
-            return
-        self._pid = os.getpid()
-        if torch.get_num_threads() > 1:
-            # The parent's pool of threads does not exist in the child, and the maths library would wait for
-            # it for ever.
-            torch.set_num_threads(1)
-            logger.warning(
-                "process %d was forked from one that used several threads; it computes with one thread from "
-                "here on. Start workers with the 'spawn' method to keep all threads.",
-                self._pid,
-            )
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

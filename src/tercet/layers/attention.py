@@ -16,10 +16,10 @@ def attention(qkv: Tensor, lengths: tuple[int, ...], num_heads: int) -> Tensor:
 
     Args:
         qkv: (tokens, 3 * hidden), queries, keys and values side by side.
-        lengths: tokens of each text, in the order in which they lie.
+        lengths: tokens of each text, in the order in which they lie; rows behind the last belong to none.
 
     Returns:
-        (tokens, hidden), in qkv's dtype.
+        (tokens, hidden), in qkv's dtype; zeros for rows that belong to no text.
     """
     tokens, width = qkv.shape
     heads = qkv.view(tokens, 3, num_heads, width // (3 * num_heads))
@@ -33,4 +33,6 @@ def attention(qkv: Tensor, lengths: tuple[int, ...], num_heads: int) -> Tensor:
         mixed = functional.scaled_dot_product_attention(query, key, value)
         parts.append(mixed.transpose(1, 2).reshape(stop - start, width // 3))
         start = stop
+    if start < tokens:
+        parts.append(qkv.new_zeros(tokens - start, width // 3))
     return torch.cat(parts) if len(parts) != 1 else parts[0]
