@@ -142,9 +142,9 @@ SHORT: Meetings = {
     "minilm": {"A": (3, _SMALL), "B": (2, _SMALL), "query": (3, _SMALL)},
     "m3-6": {
         "A": (1, _M3),
-        "B": (1, ("tercet", "st")),
-        "uniform": (2, ("tercet", "st", "openvino", "openvino-int8")),
         "query": (3, _M3),
+        "uniform": (2, ("tercet", "st", "openvino", "openvino-int8")),
+        "B": (1, ("tercet", "st")),
         "document": (1, ("tercet", "st")),
     },
     "m3-24": {"A": (1, ("tercet", "st")), "query": (3, ("tercet", "st"))},

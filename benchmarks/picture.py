@@ -17,9 +17,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 COLUMNS = 3
+SHAPES = {"minilm": "MiniLM", "m3-6": "BGE-M3 shape, 6 layers", "m3-24": "BGE-M3 shape, 24 layers"}
+HEADER = 1.15  # inches
 THEMES = {
     "": {"paper": "#ffffff", "ink": "#1f2328", "faint": "#656d76", "ours": "#0969da", "peer": "#afb8c1"},
-    "-dark": {"paper": "#0d1117", "ink": "#e6edf3", "faint": "#8b949e", "ours": "#58a6ff", "peer": "#484f58"},
+    "-dark": {"paper": "#0d1117", "ink": "#e6edf3", "faint": "#8b949e", "ours": "#58a6ff", "peer": "#6e7681"},
 }
 
 
@@ -40,19 +42,19 @@ def draw(data: dict[str, Any], theme: dict[str, str]) -> Any:
         panels = [panel for panel in data["panels"] if panel["shape"] == shape]
         rows += [panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)]
     heights = [0.24 * max(len(panel["bars"]) for panel in row) + 0.75 for row in rows]
-    figure = pyplot.figure(figsize=(15, sum(heights) + 0.9), facecolor=theme["paper"])
+    figure = pyplot.figure(figsize=(15, sum(heights) + HEADER), facecolor=theme["paper"])
     grid = figure.add_gridspec(
         len(rows),
         COLUMNS,
         height_ratios=heights,
-        hspace=0.55,
+        hspace=0.3,
         wspace=0.75,
-        top=1 - 0.75 / (sum(heights) + 0.9),
+        top=1 - HEADER / (sum(heights) + HEADER),
     )
     for number, row in enumerate(rows):
         for column, panel in enumerate(row):
             axes = figure.add_subplot(grid[number, column])
-            fill(axes, panel, theme)
+            fill(axes, panel, theme, max(len(other["bars"]) for other in row))
     machine = data["machine"]
     figure.text(
         0.125,
@@ -65,7 +67,7 @@ def draw(data: dict[str, Any], theme: dict[str, str]) -> Any:
     )
     figure.text(
         0.125,
-        0.995 - 0.33 / (sum(heights) + 0.9),
+        0.995 - 0.33 / (sum(heights) + HEADER),
         f"{machine['cpu']}, {machine['cores']} cores. Blue: Tercet. Pale, hatched: not float32. "
         "Lines: fastest and slowest sample.",
         color=theme["faint"],
@@ -75,8 +77,8 @@ def draw(data: dict[str, Any], theme: dict[str, str]) -> Any:
     return figure
 
 
-def fill(axes: Any, panel: dict[str, Any], theme: dict[str, str]) -> None:
-    """One workload: bars from the fastest to the slowest."""
+def fill(axes: Any, panel: dict[str, Any], theme: dict[str, str], places: int) -> None:
+    """One workload: bars from the fastest to the slowest, as thick as in a panel of so many."""
     bars = sorted(panel["bars"], key=lambda bar: bar["rate"])
     most = max(bar["high"] for bar in bars)
     for place, bar in enumerate(bars):
@@ -105,16 +107,14 @@ def fill(axes: Any, panel: dict[str, Any], theme: dict[str, str]) -> None:
         text.set_color(theme["ink"] if bar["ours"] else theme["faint"])
         text.set_fontweight("bold" if bar["ours"] else "normal")
     axes.set_xlim(0, most * 1.32)
+    axes.set_ylim(len(bars) - places - 0.5, len(bars) - 0.5)
     axes.set_facecolor(theme["paper"])
     axes.set_xticks([])
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    name = panel["shape_title"].split(",")[0].split(" (")[0]
-    layers = {"m3-6": ", 6 layers", "m3-24": ", 24 layers"}.get(panel["shape"], "")
-    axes.set_title(
-        f"{name}{layers}: {panel['title']}", loc="left", size=10, color=theme["ink"], weight="bold"
-    )
+    shape = SHAPES.get(panel["shape"], panel["shape"])
+    axes.set_title(f"{shape}: {panel['title']}", loc="left", size=10, color=theme["ink"], weight="bold")
 
 
 def label(bar: dict[str, Any], panel: dict[str, Any]) -> str:

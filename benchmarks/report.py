@@ -12,6 +12,7 @@ from goals import goals
 from samples import Store, digits, ratio
 from workloads import CRANFIELD
 
+WORDS = ("engine", "against", "on what", "dtype", "shape", "file")
 MET = {True: "yes", False: "**no**", None: "-"}
 HOW_TO_READ = """\
 Everything is measured end to end: text in, vectors out, tokenisation and heads included, in one run on one
@@ -50,8 +51,8 @@ def write(store: Store, form: str, path: Path) -> Figures:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table: the first column to the left, numbers to the right."""
-    rule = ["---", *("---:" for _ in columns[1:])]
+    """A Markdown table: words to the left, numbers to the right."""
+    rule = ["---" if column in WORDS else "---:" for column in columns]
     lines = [columns, rule, *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
@@ -150,9 +151,8 @@ def _row(found: Figures, shape: str, workload: str, engine: str, tokens: int) ->
 def _cold(found: Figures) -> str:
     rows = []
     for row in found.store.find(kind="first start"):
-        rows.append(
-            (f"{row['engine']}, the very first start: it probes the machine", row["shape"], *_parts([row]))
-        )
+        title = f"{ENGINES[row['engine']].title}, its very first start, which probes the machine"
+        rows.append((title, row["shape"], *_parts([row])))
     for shape in SHAPES:
         for engine in ENGINES:
             samples = found.store.find(kind="cold", shape=shape, engine=engine)

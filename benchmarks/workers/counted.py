@@ -12,7 +12,8 @@ def counted(encoder: Any) -> Iterator[dict[str, int]]:
     """Around a call: {"computed": the tokens that the encoder was given, padding too}.
 
     Args:
-        encoder: the torch module that is called with `input_ids`.
+        encoder: of transformers. The hook is on its embeddings: sentence-transformers calls the encoder's
+            forward itself, past its hooks.
     """
     found = {"computed": 0}
 
@@ -20,7 +21,7 @@ def counted(encoder: Any) -> Iterator[dict[str, int]]:
         ids = keywords["input_ids"] if "input_ids" in keywords else arguments[0]
         found["computed"] += ids.numel()
 
-    handle = encoder.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = encoder.embeddings.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield found
     finally:

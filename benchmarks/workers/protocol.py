@@ -5,7 +5,8 @@ A worker is a class with `imports()`, `load(request)`, `run(texts, request)` and
 
     {"do": "load", "folder": ..., ...}                       -> {"imports": s, "load": s, "status": {...}}
     {"do": "run", "texts": PATH, "outputs": "dense", ...}    -> {"seconds": [...], "status": {...}}
-        "repeat": how often; "count": also say what was computed; "save": where the dense vectors go (.npy)
+        "least": again and again for so many seconds, once by default; "count": also say what was computed;
+        "save": where the dense vectors go (.npy)
     {"do": "quit"}
 """
 
@@ -67,9 +68,10 @@ def _answer(worker: Worker, request: Request) -> dict[str, Any]:
         done = perf_counter()
         return {"imports": imported - started, "load": done - imported, "facts": facts, "status": status()}
     texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
-    seconds, vectors = [], None
+    seconds: list[float] = []
+    vectors = None
     with worker.counting(texts, request) if request.get("count") else nullcontext({}) as counts:
-        for _ in range(request.get("repeat", 1)):
+        while not seconds or sum(seconds) < request.get("least", 0.0):
             started = perf_counter()
             vectors = worker.run(texts, request)
             seconds.append(perf_counter() - started)

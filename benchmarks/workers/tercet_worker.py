@@ -17,12 +17,11 @@ class TercetWorker:
     def imports(self) -> None:
         import tercet
 
-        self.tercet = tercet
+        # The package's names are imported when first asked for.
+        self.open = tercet.load
 
     def load(self, request: Request) -> dict[str, Any]:
-        self.model = self.tercet.load(
-            request["folder"], precision=request.get("precision", "float32"), device="cpu"
-        )
+        self.model = self.open(request["folder"], precision=request.get("precision", "float32"), device="cpu")
         plan = self.model.plan
         return {"scheme": str(plan.scheme), "plan": str(plan)}
 

@@ -75,4 +75,4 @@ def test_panels_of_the_picture_have_a_bar_for_each_engine(store):
 
 
 def test_tables_are_markdown():
-    assert report.table(("a", "b"), [(1, 2)]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+    assert report.table(("engine", "seconds"), [(1, 2)]) == "| engine | seconds |\n| --- | ---: |\n| 1 | 2 |"
