@@ -50,6 +50,8 @@ class Bench:
 
     def sample(self, measure: Callable[[], dict[str, Any]], **key: Any) -> dict[str, Any]:
         """One measurement, kept with what others used of the CPU meanwhile."""
+        # The threads of the engine before may still spin in wait for more.
+        time.sleep(0.1)
         watch = Watch()
         found = measure()
         others = watch.others()

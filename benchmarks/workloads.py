@@ -15,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CRANFIELD = ROOT.parent / "shared" / "data" / "cranfield" / "corpus.jsonl"
-# The first with which 64 and 256 texts have within 2 % of 8,120 and 34,218 tokens: the goals come from a study
-# with those.
+# The first with which 64 and 256 texts come within 2 % of 8,120 and 34,218 tokens, as in the study that the
+# goals come from.
 SEED = 29
 # Half of the texts are shorter than the median; cut to 16..512, the mean is then about 134.
 MEDIAN, SIGMA = 97.0, 0.84
