@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 import tercet
 import tiny
 from tercet.batch import Batch
+from tercet.engines.heap import give_back_free_memory
 from tercet.engines.probing import PRODUCTS
 from tercet.engines.torch_packed import TorchPacked, rounded
 from tercet.errors import PrecisionError
@@ -59,3 +60,19 @@ def test_a_plan_with_a_product_that_is_not_there_is_refused_with_the_nearest(tmp
     folder = tiny.write_checkpoint(tmp_path / "model", "bert")
     with pytest.raises(PrecisionError, match=r"'onedn' is none of torch_packed. Did you mean 'onednn'"):
         TorchPacked(*planned(folder, "onedn"))
+
+
+def test_free_memory_is_given_back_now_and_then_while_a_corpus_is_embedded(tmp_path, monkeypatch):
+    folder = tiny.write_checkpoint(tmp_path / "model", "bert")
+    calls = []
+    monkeypatch.setattr("tercet.engines.torch_packed.give_back_free_memory", lambda: calls.append(1))
+    model = tercet.load(folder, precision="float32", device="cpu", token_budget=64)
+    model.encode(["a"])
+    assert calls == []
+    found = model.encode(["the cat is on the bridge"] * 1000)
+    assert 7 <= len(calls) <= int(found.num_tokens.sum()) // (16 * 64)
+
+
+def test_giving_back_free_memory_may_be_called_anywhere():
+    give_back_free_memory()
+    give_back_free_memory()

@@ -13,6 +13,7 @@ from torch.nn import functional
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.engines import ENGINES, Engine
+from tercet.engines.heap import give_back_free_memory
 from tercet.engines.probing import PRODUCTS, probe_torch
 from tercet.errors import PrecisionError, nearest
 from tercet.layers.linear import set_product
@@ -21,6 +22,8 @@ from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan
 from tercet.precision.scheme import Scheme
+
+_BATCHES_BETWEEN_TRIMS = 16
 
 
 class TorchPacked:
@@ -40,6 +43,8 @@ class TorchPacked:
         # the heap: without rounding, a corpus of mixed lengths makes a process grow by gigabytes.
         compiles = kernel == "onednn" or plan.precision.compute.bytes < 4
         self._rounds = compiles and self.device.type == "cpu"
+        self._trim_after = _BATCHES_BETWEEN_TRIMS * plan.token_budget if self.device.type == "cpu" else None
+        self._tokens_since_trim = 0
 
     def forward(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the last layer."""
@@ -48,6 +53,11 @@ class TorchPacked:
             batch = _extended(batch, rounded(tokens) - tokens)
         with torch.inference_mode():
             hidden: Tensor = self._encoder(batch.to(self.device))
+        if self._trim_after is not None:
+            self._tokens_since_trim += tokens
+            if self._tokens_since_trim > self._trim_after:
+                self._tokens_since_trim = 0
+                give_back_free_memory()
         return hidden[:tokens]
 
 
