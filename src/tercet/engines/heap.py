@@ -14,7 +14,7 @@ def give_back_free_memory() -> None:
     """Have glibc return the pages of its heap that nothing uses; elsewhere nothing happens.
 
     A batch's large temporary results leave holes of many sizes, between which small results stay; glibc keeps
-    such holes resident, and a process that embeds a corpus grows by a gigabyte in a minute. Takes milliseconds.
+    such holes resident, and a process that embeds a corpus grows by a gigabyte in a minute. Milliseconds.
     """
     trim = _malloc_trim()
     if trim is not None:
