@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Linear", "Product", "onednn_product", "set_product", "torch_product"]
+__all__ = ["Linear", "Product", "onednn_product", "pack_for_onednn", "set_product", "torch_product"]
 
 from typing import Protocol, cast
 
@@ -61,6 +61,12 @@ def onednn_product(
         return cast(Tensor, pointwise(x, weight, bias, "gelu", [], "none"))
     out = cast(Tensor, pointwise(x, weight, bias, "none", [], ""))
     return out if activation is None else activation(out)
+
+
+def pack_for_onednn(weight: Tensor) -> Tensor:
+    """A copy of a weight (out, in) in the layout that oneDNN's kernels read; for `onednn_product` alone."""
+    # The number of rows is a hint of the size of a batch; the layout serves every size.
+    return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, 2048))
 
 
 class Linear(nn.Linear):
