@@ -236,6 +236,24 @@ def test_a_plan_of_an_engine_that_is_not_here_is_refused(engine: Engine, tiny_be
         planner.make_plan(open_checkpoint(tiny_bert), precision=int8)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": BF16}, "weights in bfloat16; with a body in float32"),
+        ({"compute": F16}, "compute in float16"),
+        ({"heads": F16}, "heads in float16"),
+        ({"output": DType.INT8}, "output in int8; vectors come out in float32"),
+    ],
+)
+def test_a_plan_whose_formats_contradict_its_scheme_is_refused(
+    engine: Engine, tiny_bert: Path, change: dict[str, DType], message: str
+) -> None:
+    made = planner.plan(tiny_bert, precision="float32", device="cpu")
+    edited = replace(made, precision=replace(made.precision, **change))
+    with pytest.raises(PrecisionError, match=message):
+        planner.make_plan(open_checkpoint(tiny_bert), precision=edited)
+
+
 def test_the_real_engines_can_be_planned_on_this_machine(minilm: Path) -> None:
     made = tercet.plan("minilm", precision="float32", device="cpu")
     assert made.scheme.dtype is F32

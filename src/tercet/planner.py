@@ -194,18 +194,31 @@ def _check_outputs(footprint: Footprint, outputs: Sequence[str] | None) -> None:
 
 
 def _replayed(plan: Plan) -> Plan:
-    """A plan that someone made earlier, after its engine was found to be here."""
+    """A plan that someone made earlier, after its engine was found to be here and its formats to agree."""
+    where = f"the plan of {plan.model or 'a model'}"
     if plan.scheme.engine not in ENGINES:
         raise UnknownNameError(
-            f"the plan of {plan.model or 'a model'} runs on the engine {plan.scheme.engine!r}, which is not "
-            "here. "
+            f"{where} runs on the engine {plan.scheme.engine!r}, which is not here. "
             f"{nearest(plan.scheme.engine, ENGINES.names())} Make the plan anew."
         )
     if plan.scheme not in ENGINES[plan.scheme.engine].schemes(plan.device):
         raise PrecisionError(
-            f"the plan of {plan.model or 'a model'} runs {plan.scheme} on {plan.device}, which that engine "
-            "does not do "
-            "here. Make the plan anew."
+            f"{where} runs {plan.scheme} on {plan.device}, which that engine does not do here. "
+            "Make the plan anew."
+        )
+    # A file edited by hand may contradict itself; its vectors would not be what their provenance says.
+    heads = DType.FLOAT64 if plan.scheme.dtype is DType.FLOAT64 else DType.FLOAT32
+    for name, dtype in (("weights", plan.scheme.dtype), ("compute", plan.scheme.dtype), ("heads", heads)):
+        found = getattr(plan.precision, name)
+        if found is not dtype:
+            raise PrecisionError(
+                f"{where} has {name} in {found}; with a body in {plan.scheme.dtype} they are in {dtype}. "
+                "Make the plan anew."
+            )
+    if not plan.precision.output.is_float:
+        raise PrecisionError(
+            f"{where} has output in {plan.precision.output}; vectors come out in float32, float16, bfloat16 "
+            "or float64. Make the plan anew."
         )
     find_device(plan.device)
     return plan

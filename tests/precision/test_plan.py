@@ -326,3 +326,18 @@ def test_the_page_has_what_a_person_argues_with() -> None:
     assert all(len(line) <= 100 for line in page.splitlines())
     flowed = " ".join(page.split())
     assert all(" ".join(reason.split()) in flowed for reason in made.reasons)
+
+
+@pytest.mark.parametrize("place", ["text.txt/plan.json", "."])
+def test_a_plan_that_has_no_place_to_go_is_an_error(tmp_path: Path, place: str) -> None:
+    (tmp_path / "text.txt").write_text("not a folder")
+    target = Path(place) if place == "." else tmp_path / place
+    with pytest.raises(PrecisionError, match=r"Choose another place|Give the name of a file"):
+        plan(footprint(), MACHINE, AUTO).save(target)
+
+
+@pytest.mark.parametrize("option", ["token_budget", "max_length"])
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "8"])
+def test_numbers_of_tokens_are_positive_and_whole(option: str, number: Any) -> None:
+    with pytest.raises(PrecisionError, match=f"{option}=.*it must be a positive number of tokens"):
+        plan(footprint(), MACHINE, AUTO, **{option: number})

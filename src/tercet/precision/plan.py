@@ -7,6 +7,7 @@ __all__ = ["CPU_TOKEN_BUDGET", "Footprint", "Plan", "plan"]
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from textwrap import wrap
@@ -138,12 +139,15 @@ class Plan:
             PrecisionError: the file cannot be written.
         """
         target = Path(path)
+        if not target.name:
+            raise PrecisionError(f"{target}: is a folder. Give the name of a file in it, such as plan.json.")
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             aside.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
             aside.replace(target)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # of a place that cannot be written to, there is nothing to remove
+                aside.unlink(missing_ok=True)
             raise PrecisionError(
                 f"{target}: the plan could not be written: {error}. Choose another place."
             ) from None
@@ -250,8 +254,9 @@ def plan(
         _weights_reason(footprint, precision),
         _heads_reason(precision),
     ]
-    if token_budget is not None and (isinstance(token_budget, bool) or token_budget < 1):
-        raise PrecisionError(f"token_budget={token_budget!r}: it must be a positive number of tokens.")
+    for name, number in (("token_budget", token_budget), ("max_length", max_length)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise PrecisionError(f"{name}={number!r}: it must be a positive number of tokens.")
 
     def memory(budget: int, text: int = longest) -> tuple[tuple[str, int], ...]:
         tokens = max(budget, text)
