@@ -20,7 +20,7 @@ import tercet
 import tiny
 from tercet.checkpoint.writer import save_checkpoint
 from tercet.embeddings import Embeddings
-from tercet.errors import CheckpointError, InputError, UnknownNameError
+from tercet.errors import CheckpointError, InputError, SourceError, UnknownNameError
 
 TEXTS = list(tiny.TEXTS)
 ALL = ("dense", "sparse", "multivector")
@@ -208,6 +208,10 @@ def test_one_text_is_a_list_of_one(m3):
         ([["nested"]], "text 0 is of type list"),
         (5, "texts is of type int. Pass a list of strings"),
         (None, "texts is of type NoneType"),
+        (b"bytes", "texts is of type bytes. Decode it first"),
+        ({"a", "b"}, "texts is a set: which vector belongs to which text"),
+        ({"a": 1}, "texts is a dict"),
+        (["é", "\ud800"], "text 1 is not valid Unicode"),
     ],
 )
 def test_what_is_no_text_is_an_error_that_names_it(m3, texts, message):
@@ -296,11 +300,47 @@ def test_an_unknown_keyword_is_refused_with_the_nearest_name(m3, tiny_m3, call, 
         ({"prompt_name": "qery"}, "no prompt named 'qery'"),
         ({"prompt": 3}, "must be a string"),
         ({"on_truncate": "raise"}, "on_truncate is 'raise'"),
+        ({"outputs": 3}, "outputs is 3. Pass one or several"),
+        ({"outputs": ["dense", 3]}, "Pass one or several of 'dense'"),
+        ({"prompt_name": 3}, "prompt_name is of type int"),
+        ({"normalize": "no"}, "normalize is 'no', it must be True, False or None"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(m3, options, message):
     with pytest.raises(InputError, match=message):
         m3.encode(["a"], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": "query: "}, "prompts is of type str. Pass a dict"),
+        ({"prompts": {"query": 3}}, "prompts: 'query' -> 3 must both be strings"),
+        ({"pooling": 3}, "pooling=3: give a word"),
+        ({"outputs": 3}, "outputs is 3"),
+        ({"plan": 3, "precision": "auto", "device": None}, "plan is of type int"),
+    ],
+)
+def test_an_option_of_load_that_cannot_be_is_refused(tiny_m3, options, message):
+    with pytest.raises(InputError, match=message):
+        load(tiny_m3, **options)
+
+
+def test_a_model_is_a_folder_or_a_name():
+    with pytest.raises(SourceError, match="a model of type NoneType: give an existing folder"):
+        load(None)
+
+
+def test_one_output_may_be_asked_for_by_its_name(tiny_m3):
+    assert load(tiny_m3, outputs="sparse").encode(["a"], outputs="sparse").outputs == ("sparse",)
+
+
+@pytest.mark.parametrize(
+    "option", [{"precision": "float16"}, {"device": "cpu"}, {"token_budget": 8}, {"output_dtype": "float16"}]
+)
+def test_what_a_plan_decides_is_not_asked_for_beside_it(m3, tiny_m3, option):
+    with pytest.raises(InputError, match=f"{next(iter(option))} and plan were both given"):
+        tercet.load(tiny_m3, plan=m3.plan, **option)
 
 
 def test_an_output_without_its_head_is_an_error_that_names_the_file(tiny_bert):
@@ -535,3 +575,36 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     )
     assert done.returncode == 0, done.stderr
     assert "was forked from one that used several threads" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("tercet.probe('cpu', refresh=True)", "tercet.load(folder, precision='float16', device='cpu')"),
+        ("carried = pickle.dumps(tercet.load(folder, precision='float16'))", "pickle.loads(carried)"),
+        ("tercet.probe('cpu', refresh=True)", "tercet.probe('cpu', refresh=True)"),
+    ],
+)
+def test_whatever_a_forked_child_begins_with_computes_with_one_thread(tiny_m3, tmp_path, before, after):
+    code = f"""
+import os, pickle, sys, torch, tercet
+folder = {str(tiny_m3)!r}
+torch.set_num_threads(2)
+{before}
+torch.randn(600, 600) @ torch.randn(600, 600)
+child = os.fork()
+if child == 0:
+    {after}
+    os._exit(0 if torch.get_num_threads() == 1 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr

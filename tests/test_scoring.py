@@ -395,3 +395,9 @@ def test_late_interaction_of_unit_rows_lies_between_minus_one_and_one():
     scores = scoring.maxsim_scores(texts, texts)
     assert scores.abs().max() <= 1 + 1e-6
     assert math.isclose(float(scores[0, 0]), 1.0, abs_tol=1e-6)
+
+
+def test_weights_are_finite_numbers():
+    scores = torch.tensor([0.5])
+    with pytest.raises(InputError, match="must be finite numbers"):
+        scoring.weighted_sum(scores, None, None, (float("nan"), 1.0, 1.0))

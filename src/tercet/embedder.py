@@ -5,8 +5,7 @@ from __future__ import annotations
 __all__ = ["Embedder", "load"]
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.embeddings import Embeddings, MultiVectors, SparseVectors
 from tercet.engines import ENGINES
+from tercet.engines.forks import stand_alone
 from tercet.errors import InputError, NonFiniteError, nearest
-from tercet.model import HeadOptions, Heads, hidden_in_float32, position_limit
+from tercet.model import HeadOptions, Heads, hidden_in_float32, named_outputs, position_limit
 from tercet.planner import make_plan
 from tercet.precision.dtype import DType
 from tercet.precision.plan import Plan
@@ -43,32 +43,13 @@ _WINDOW_CHARACTERS = 1 << 20
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
-# The process in which this module last computed: a child that was forked from it finds another's number here.
-_computing_process: int | None = None
-
-
-def _stand_alone() -> None:
-    """Give up threads in a forked child, whose pool of threads stayed behind in the parent."""
-    global _computing_process
-    process, before = os.getpid(), _computing_process
-    _computing_process = process
-    if before not in (None, process) and torch.get_num_threads() > 1:
-        # The maths library would wait for those threads for ever.
-        torch.set_num_threads(1)
-        logger.warning(
-            "process %d was forked from one that used several threads; it computes with one thread from here "
-            "on. Start workers with the 'spawn' method to keep all threads.",
-            process,
-        )
-
-
 @refuse_unknown_keywords
 def load(
     path_or_id: str | Path,
     *,
     precision: object = "auto",
     device: str | int | torch.device | None = None,
-    outputs: Sequence[str] | None = None,
+    outputs: str | Sequence[str] | None = None,
     revision: str | None = None,
     token: str | None = None,
     local_files_only: bool = False,
@@ -88,21 +69,22 @@ def load(
         precision: "auto" (measured and planned), "checkpoint" (as stored), or a dtype in any spelling.
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device; None for the best that is there.
         outputs: what will be asked for, of "dense", "sparse", "multivector"; a head that is not there is an
-            error now. None for whatever the checkpoint can make.
+            error now; None for whatever the checkpoint can make.
         revision, token, local_files_only, cache_folder: for the hub.
         max_length: most tokens of a text, special tokens included; never more than the model takes.
         pooling: replaces the checkpoint's pooling: "cls", "mean", ..., or several: "cls+mean".
         prompts: prompt name -> text before each text; added to the checkpoint's.
         token_budget: most tokens in one forward.
         output_dtype: of the vectors that come out; float32 by default.
-        plan: a saved plan (or its path) to replay instead of making one.
+        plan: a saved plan (or its path) to replay instead of making one; it decides precision, device,
+            token_budget and output_dtype, so none of these may be given beside it.
         confirm: asked with the number of bytes before gigabytes are fetched.
 
     Raises:
         CheckpointError, SourceError: the model is not there, is damaged, or lacks a head that was asked for.
         PrecisionError: the precision, device or plan cannot be honoured.
+        InputError: an option cannot be, or contradicts the plan.
     """
-    _stand_alone()
     source = find(
         path_or_id,
         revision=revision,
@@ -112,18 +94,27 @@ def load(
         confirm=confirm,
     )
     checkpoint = open_checkpoint(source, pooling=pooling)
-    if prompts:
-        checkpoint = replace(checkpoint, prompts={**checkpoint.prompts, **prompts})
-    if isinstance(plan, (str, Path)):
-        plan = Plan.load(plan)
+    if prompts is not None:
+        checkpoint = replace(checkpoint, prompts={**checkpoint.prompts, **_checked_prompts(prompts)})
+    outputs = None if outputs is None else named_outputs(outputs)
     if plan is not None:
-        plan = make_plan(checkpoint, precision=plan)
+        _refuse_with_plan(
+            precision=None if precision == "auto" else precision,
+            device=device,
+            token_budget=token_budget,
+            output_dtype=output_dtype,
+        )
+        if not isinstance(plan, (Plan, str, Path)):
+            raise InputError(
+                f"plan is of type {type(plan).__name__}. Pass a Plan, or the path of a saved one."
+            )
+        plan = make_plan(checkpoint, precision=plan if isinstance(plan, Plan) else Plan.load(plan))
     else:
         plan = make_plan(
             checkpoint,
             precision=precision,
             device=device,
-            outputs=None if outputs is None else tuple(outputs),
+            outputs=outputs,
             token_budget=token_budget,
             output_dtype=output_dtype,
             max_length=max_length,
@@ -131,6 +122,25 @@ def load(
     for note in checkpoint.notes:
         logger.info("%s: %s", checkpoint.name, note)
     return Embedder(checkpoint, plan, outputs=outputs, max_length=max_length)
+
+
+def _refuse_with_plan(**options: object) -> None:
+    """An error for an option that was given although a plan decides it."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"{name} and plan were both given, and the plan decides that already. Leave one of them out."
+            )
+
+
+def _checked_prompts(prompts: object) -> Mapping[str, str]:
+    """The prompts, found to be texts by name."""
+    if not isinstance(prompts, Mapping):
+        raise InputError(f"prompts is of type {type(prompts).__name__}. Pass a dict of name -> text.")
+    for name, text in prompts.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InputError(f"prompts: {name!r} -> {text!r} must both be strings.")
+    return prompts
 
 
 def _restore(
@@ -170,6 +180,7 @@ class Embedder:
         outputs: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> None:
+        stand_alone()
         self.checkpoint = checkpoint
         self.plan = plan
         self.tokenizer = Tokenizer.open(checkpoint)
@@ -211,14 +222,12 @@ class Embedder:
         Args:
             texts: the texts; one text is a list of one.
             outputs: of "dense", "sparse", "multivector"; dense alone by default.
-            prompt: put before each text. It goes before `prompt_name`, and that before the checkpoint's
-                default.
+            prompt: put before each text; it outranks `prompt_name`, and that the checkpoint's default.
             prompt_name: a prompt of the checkpoint or of `load`.
             max_length: most tokens of a text, for this call.
             dimensions: first so many columns of dense and multi-vector embeddings, renormalised (Matryoshka).
             normalize: unit length or not; by default as the checkpoint says.
-            on_truncate: "cut" a text that is too long (flagged and counted), or raise an "error" that names
-                it.
+            on_truncate: "cut" a text that is too long (flagged, counted), or raise an "error" that names it.
 
         Raises:
             InputError: a text is not a string, or an option cannot be.
@@ -381,7 +390,9 @@ class Embedder:
         normalize: bool | None,
         on_truncate: OnTruncate,
     ) -> _Call:
-        chosen = ("dense",) if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        chosen = ("dense",) if outputs is None else named_outputs(outputs)
+        if normalize is not None and not isinstance(normalize, bool):
+            raise InputError(f"normalize is {normalize!r}, it must be True, False or None.")
         options = HeadOptions(chosen, self._dimensions(dimensions), normalize)
         self._heads.check(options, self.checkpoint.name)
         if on_truncate not in ("cut", "error"):
@@ -415,6 +426,8 @@ class Embedder:
             name = self.checkpoint.default_prompt_name
             if name is None:
                 return ""
+        if not isinstance(name, str):
+            raise InputError(f"prompt_name is of type {type(name).__name__}, it must be a string.")
         prompts = self.checkpoint.prompts
         if name not in prompts:
             raise InputError(
@@ -424,15 +437,14 @@ class Embedder:
         return prompts[name]
 
     def _stream(self, texts: Iterable[str], call: _Call) -> Iterator[Embeddings]:
-        _stand_alone()
+        stand_alone()
         done = cut = 0
         for window, encoded in self._tokenised(texts, call):
             if call.on_truncate == "error" and any(encoded.truncated):
                 index = encoded.truncated.index(True)
                 raise InputError(
                     f"text {done + index} ({_excerpt(window[index])}) is longer than {call.max_length} "
-                    "tokens. "
-                    "Split it, raise max_length, or pass on_truncate='cut'."
+                    "tokens. Split it, raise max_length, or pass on_truncate='cut'."
                 )
             cut += sum(encoded.truncated)
             here = replace(call, options=replace(call.options, prompt_tokens=encoded.prompt_tokens))
@@ -512,8 +524,7 @@ class Embedder:
                     compute,
                     compute.max,
                 )
-                # In float32 from here on: what left the range of the planned dtype must not be cast
-                # back to it.
+                # From here on in float32: what left the range of the planned dtype must not be cast back.
                 hidden = hidden.to(torch.float32, copy=True)
                 parts = torch.split(exact.to(hidden.device), list(again.lengths))
                 for index, rows in zip(bad, parts, strict=True):
@@ -527,7 +538,14 @@ class Embedder:
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, each of them checked to be a string when it is reached."""
+    """The texts, each of them checked to be a string of valid Unicode when it is reached."""
+    if isinstance(texts, (bytes, bytearray, memoryview)):
+        raise InputError(f"texts is of type {type(texts).__name__}. Decode it first, as in texts.decode().")
+    if isinstance(texts, (Set, Mapping)):
+        raise InputError(
+            f"texts is a {type(texts).__name__}: which vector belongs to which text would be anyone's guess. "
+            "Pass a list of strings."
+        )
     try:
         iterator = iter(texts)
     except TypeError:
@@ -537,10 +555,17 @@ def _checked(texts: Iterable[str]) -> Iterator[str]:
     for index, text in enumerate(iterator):
         if not isinstance(text, str):
             raise InputError(
-                f"text {index} is of type {type(text).__name__} ({_excerpt(repr(text))}), "
-                "it must be a string. "
-                "Drop missing values, or convert with str()."
+                f"text {index} is of type {type(text).__name__} ({_excerpt(repr(text))}), it must be a "
+                "string. Drop missing values, or convert with str()."
             )
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"text {index} is not valid Unicode: {error}. "
+                    "Read the file with the right encoding, or with errors='replace'."
+                ) from None
         yield str(text)
 
 
@@ -564,8 +589,7 @@ def _excerpt(text: str, length: int = 40) -> str:
 
 def _not_finite(hidden: Tensor, batch: Batch) -> list[int]:
     """The texts that have a value that is not finite."""
-    # A sum is finite only if everything in it is: one number tells, and only if it is not is each text looked
-    # at.
+    # A sum is finite only if everything in it is: one number tells; each text is looked at only if it is not.
     if bool(torch.isfinite(hidden.sum(dtype=torch.promote_types(hidden.dtype, torch.float32)))):
         return []
     rows = torch.isfinite(hidden).all(dim=1)

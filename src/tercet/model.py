@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["HeadOptions", "Heads", "check_encoder", "hidden_in_float32", "load_encoder", "position_limit"]
+__all__ = [
+    "HeadOptions",
+    "Heads",
+    "check_encoder",
+    "hidden_in_float32",
+    "load_encoder",
+    "named_outputs",
+    "position_limit",
+]
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -137,6 +145,16 @@ def _renumber(batch: Batch) -> tuple[Tensor, Batch]:
     return ids, Batch(numbers, batch.position_ids, batch.cu_seqlens, batch.lengths, batch.token_type_ids)
 
 
+def named_outputs(outputs: object) -> tuple[str, ...]:
+    """The names of outputs that a user gave: one, or several in any iterable."""
+    if isinstance(outputs, str):
+        return (outputs,)
+    names = tuple(outputs) if isinstance(outputs, Iterable) else ()
+    if not isinstance(outputs, Iterable) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"outputs is {outputs!r}. Pass one or several of 'dense', 'sparse', 'multivector'.")
+    return names
+
+
 @dataclass(frozen=True, slots=True)
 class HeadOptions:
     """What one call asks of the heads.
@@ -248,8 +266,7 @@ class Heads(nn.Module):
             if output not in self.outputs:
                 raise CheckpointError(
                     f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the "
-                    "checkpoint. "
-                    f"It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
+                    f"checkpoint. It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
                 )
         widths = {"dense": self.width} if "dense" in options.outputs else {}
         if "multivector" in options.outputs and self.multivector is not None:

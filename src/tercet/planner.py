@@ -20,7 +20,9 @@ from tercet.cache import read_json, write_json
 from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.engines import ENGINES
+from tercet.engines.forks import stand_alone
 from tercet.errors import CheckpointError, InputError, PrecisionError, UnknownNameError, nearest
+from tercet.model import named_outputs
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.hardware import (
     Capability,
@@ -38,12 +40,11 @@ from tercet.precision.scheme import Scheme
 
 logger = logging.getLogger(__name__)
 
-# Raise it whenever what is measured, how, or a stated drift changes: what older releases remembered is then
-# forgotten.
+# Raise it whenever what is measured, how, or a stated drift changes: what older releases remembered is
+# forgotten then.
 _PROBE_VERSION = 3
 _HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
-# A disturbed table is never written down; but a program that opens ten models should not measure ten times in
-# vain.
+# A disturbed table is never written down; but who opens ten models should not measure ten times in vain.
 _DISTURBED_SECONDS = 60.0
 _disturbed: dict[str, tuple[float, Mapping[Scheme, Measured]]] = {}
 # One probe at a time: two would disturb each other.
@@ -60,6 +61,7 @@ def capability(device: object = None, *, refresh: bool = False) -> Capability:
     Raises:
         PrecisionError: no such device here.
     """
+    stand_alone()
     name = find_device(device)
     with _probing:
         schemes = None if refresh else _remembered(name)
@@ -89,7 +91,7 @@ def make_plan(
     *,
     precision: object = "auto",
     device: object = None,
-    outputs: Sequence[str] | None = None,
+    outputs: str | Sequence[str] | None = None,
     token_budget: int | None = None,
     output_dtype: object = None,
     max_length: int | None = None,
@@ -112,6 +114,7 @@ def make_plan(
     """
     if isinstance(precision, Plan):
         return _replayed(precision)
+    outputs = None if outputs is None else named_outputs(outputs)
     wish = precision if isinstance(precision, Precision) else Wish.parse(precision)
     output = None if output_dtype is None else DType.parse(output_dtype)
     # Before a probe, which leaves behind what the prediction counts anyway: the maths library at work.
@@ -124,7 +127,7 @@ def make_plan(
         wish,
         token_budget=token_budget,
         output_dtype=output,
-        outputs=None if outputs is None else tuple(outputs),
+        outputs=outputs,
         max_length=max_length,
         process_bytes=process_bytes,
     )
@@ -135,7 +138,7 @@ def plan(
     *,
     precision: object = "auto",
     device: object = None,
-    outputs: Sequence[str] | None = None,
+    outputs: str | Sequence[str] | None = None,
     revision: str | None = None,
     token: str | None = None,
     local_files_only: bool = False,
@@ -188,8 +191,7 @@ def _check_outputs(footprint: Footprint, outputs: Sequence[str] | None) -> None:
         if output not in footprint.outputs:
             raise CheckpointError(
                 f"{footprint.name}: no {output} output, since there is no {_HEADS[output]} in the "
-                "checkpoint. It makes: "
-                f"{', '.join(footprint.outputs)}. Fetch the file, or ask for those."
+                f"checkpoint. It makes: {', '.join(footprint.outputs)}. Fetch the file, or ask for those."
             )
 
 

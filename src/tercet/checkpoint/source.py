@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["PACKAGED", "Source", "find"]
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ def find(
     Raises:
         SourceError: there is no such folder or model, or it cannot be fetched now.
     """
+    if not isinstance(path_or_id, str | os.PathLike):
+        raise SourceError(
+            f"a model of type {type(path_or_id).__name__}: give an existing folder, or an id such as "
+            "'BAAI/bge-m3'."
+        )
     name = str(path_or_id)
     if name in PACKAGED and not Path(name).is_dir():
         return Source(_packaged(name), name, None)

@@ -197,6 +197,8 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
 
 def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
     """The pooling that a word means: "cls", "mean", several as "cls+mean"; the user's own without `where`."""
+    if not isinstance(pooling, str):
+        raise InputError(f"pooling={pooling!r}: give a word, such as 'mean' or 'cls'.")
     modes = tuple(part.strip() for part in pooling.split("+"))
     for mode in modes:
         if mode not in POOLING_MODES:

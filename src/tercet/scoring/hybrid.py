@@ -7,6 +7,7 @@ __all__ = ["PairScores", "Weights", "score_matrix", "score_pairs", "weighted_sum
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import Any, TypeAlias
 
 import torch
@@ -36,6 +37,8 @@ def weighted_sum(
     """
     if len(weights) != 3:
         raise InputError(f"{len(weights)} weights were given; give three: of dense, sparse and multivector.")
+    if not all(isfinite(float(weight)) for weight in weights):
+        raise InputError(f"The weights {tuple(weights)} must be finite numbers.")
     terms = [
         (float(weight), scores)
         for weight, scores in zip(weights, (dense, sparse, multivector), strict=True)
