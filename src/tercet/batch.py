@@ -57,9 +57,16 @@ class Batch:
             return self
         types = self.token_type_ids
         return Batch(
-            self.token_ids.to(device, non_blocking=True),
-            self.position_ids.to(device, non_blocking=True),
-            self.cu_seqlens.to(device, non_blocking=True),
+            _moved(self.token_ids, device),
+            _moved(self.position_ids, device),
+            _moved(self.cu_seqlens, device),
             self.lengths,
-            None if types is None else types.to(device, non_blocking=True),
+            None if types is None else _moved(types, device),
         )
+
+
+def _moved(values: Tensor, device: torch.device) -> Tensor:
+    # Only from pinned memory does a copy to a GPU run beside the host, which goes on to the next texts.
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)

@@ -130,7 +130,7 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
         hidden = encoder.embed(batch)
         for prefix, layer in encoder.stages():
             _fill(module, names, checkpoint, DType.FLOAT32, prefix)
-            hidden = layer(hidden, batch.lengths)
+            hidden = layer(hidden, batch)
             layer.to("meta")
     return hidden
 

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.layers.attention import attention
+from tercet.batch import Batch
+from tercet.layers.attention import attention, grouped, padded
+
+EVERYWHERE = [grouped, padded]
+
+
+def batch_of(lengths):
+    return Batch.from_ids([[1] * length for length in lengths])
 
 
 def by_hand(qkv: torch.Tensor, lengths: list[int], heads: int) -> torch.Tensor:
@@ -14,31 +21,54 @@ def by_hand(qkv: torch.Tensor, lengths: list[int], heads: int) -> torch.Tensor:
     for rows in qkv.split(lengths):
         query, key, value = rows.split(hidden, dim=1)
         columns = [slice(head * width, (head + 1) * width) for head in range(heads)]
-        parts.append(
-            torch.cat(
-                [(query[:, c] @ key[:, c].T / width**0.5).softmax(1) @ value[:, c] for c in columns], dim=1
-            )
-        )
+        mixed = [(query[:, c] @ key[:, c].T / width**0.5).softmax(1) @ value[:, c] for c in columns]
+        parts.append(torch.cat(mixed, dim=1))
     return torch.cat(parts)
 
 
+@pytest.mark.parametrize("way", EVERYWHERE)
 @given(
     lengths=st.lists(st.sampled_from([1, 2, 2, 3, 17, 33]), min_size=1, max_size=6),
     heads=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 99),
 )
-def test_each_text_attends_to_itself_alone(lengths, heads, seed):
+def test_each_text_attends_to_itself_alone(way, lengths, heads, seed):
     qkv = torch.randn(sum(lengths), 3 * 4 * heads, generator=torch.Generator().manual_seed(seed))
-    found = attention(qkv, tuple(lengths), heads)
+    found = way(qkv, batch_of(lengths), heads)
     torch.testing.assert_close(found, by_hand(qkv.double(), lengths, heads).float(), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("way", EVERYWHERE)
+def test_rows_behind_the_last_text_come_out_as_zeros_and_change_nothing(way):
+    qkv = torch.randn(12, 24)
+    found = way(qkv, batch_of([4, 5]), 2)
+    torch.testing.assert_close(found[:9], way(qkv[:9], batch_of([4, 5]), 2))
+    assert not found[9:].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_dtype_of_the_input_comes_out(dtype):
     qkv = torch.randn(9, 24).to(dtype)
-    found = attention(qkv, (4, 5), 2)
+    found = attention(qkv, batch_of([4, 5]), 2)
     assert found.dtype == dtype
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, 3e-2)
     torch.testing.assert_close(
         found.double(), by_hand(qkv.double(), [4, 5], 2), rtol=tolerance, atol=tolerance
     )
+
+
+def test_half_precision_on_cuda_takes_one_call_for_the_whole_batch(monkeypatch):
+    import torch.nn.attention.varlen as kernels
+
+    from tercet.layers.attention import varlen
+
+    def stand_in(query, key, value, query_bounds, key_bounds, longest_query, longest_key):
+        assert query_bounds is key_bounds
+        assert query_bounds.dtype == torch.int32
+        assert (longest_query, longest_key) == (5, 5)
+        qkv = torch.cat([part.flatten(1) for part in (query, key, value)], dim=1)
+        return by_hand(qkv, query_bounds.diff().tolist(), query.shape[1]).view(query.shape)
+
+    monkeypatch.setattr(kernels, "varlen_attn", stand_in)
+    qkv = torch.randn(9, 24)
+    torch.testing.assert_close(varlen(qkv, batch_of([4, 5]), 2), by_hand(qkv, [4, 5], 2))

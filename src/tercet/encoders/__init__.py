@@ -40,7 +40,7 @@ class Encoder(Protocol):
         ...
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers, each with the prefix of its parameters; a layer maps (hidden, lengths) to hidden."""
+        """The layers, each with the prefix of its parameters; a layer maps (hidden, batch) to hidden."""
         ...
 
     def __call__(self, batch: Batch) -> Tensor:

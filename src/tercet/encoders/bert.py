@@ -106,9 +106,9 @@ class BertLayer(nn.Module):
         self.down = Linear(sizes.intermediate, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
 
-    def forward(self, hidden: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
-        mixed = attention(self.qkv(hidden), lengths, self.heads)
+        mixed = attention(self.qkv(hidden), batch, self.heads)
         hidden = self.attention_norm(self.attention_out(mixed, residual=hidden))
         inner = self.up(hidden, activation=self.activation)
         result: Tensor = self.output_norm(self.down(inner, residual=hidden))
@@ -168,7 +168,7 @@ class BertEncoder(nn.Module):
         """(tokens, hidden) of the last layer, in the dtype of the weights."""
         hidden = self.embed(batch)
         for layer in self.layers:
-            hidden = layer(hidden, batch.lengths)
+            hidden = layer(hidden, batch)
         return hidden
 
 
