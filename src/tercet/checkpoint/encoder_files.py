@@ -70,9 +70,8 @@ def read_encoder_config(folder: Path, relative: str) -> tuple[str, dict[str, Any
             )
     if config.get("quantization_config"):
         raise CheckpointError(
-            f"{path}: the weights are quantised (quantization_config). Load the unquantised model; "
-            "the precision is "
-            "chosen on loading."
+            f"{path}: the weights are quantised (quantization_config). Load the unquantised model; the "
+            "precision is chosen on loading."
         )
     return architecture, config
 
@@ -108,8 +107,7 @@ def sort_tensors(
         if name in used:
             raise CheckpointError(
                 f"{info.file}: {stored!r} and {used[name].name!r} are the same tensor of the encoder, "
-                f"{name!r}. "
-                "Remove one of them; it is not known which is meant."
+                f"{name!r}. Remove one of them; it is not known which is meant."
             )
         used[name] = info
     return used, unused

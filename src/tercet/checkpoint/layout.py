@@ -126,9 +126,8 @@ def _refuse_rerankers(folder: Path, layout: str, tensors: Iterable[str]) -> None
     found = sorted(name for name in tensors if name.startswith(("classifier.", "qa_outputs.")))
     if found and layout == "huggingface":
         raise CheckpointError(
-            f"{folder} ends in a classifier ({', '.join(found[:4])}): it is a reranker or a "
-            "classifier, and makes no "
-            "vectors. Use a model for embeddings."
+            f"{folder} ends in a classifier ({', '.join(found[:4])}): it is a reranker or a classifier, and "
+            "makes no vectors. Use a model for embeddings."
         )
 
 
@@ -142,9 +141,8 @@ def _weight_notes(
     if weights.file_format == "torch-legacy":
         size = sum(path.stat().st_size for path in weights.files)
         notes.append(
-            f"{weights.files[0].name} has torch's format from before 1.6, which cannot be mapped: it "
-            "is read whole, "
-            f"{size:,} bytes more at the peak. Save it anew with torch.save, or as .safetensors, to "
+            f"{weights.files[0].name} has torch's format from before 1.6, which cannot be mapped: it is read "
+            f"whole, {size:,} bytes more at the peak. Save it anew with torch.save, or as .safetensors, to "
             "avoid that."
         )
     if ignored:

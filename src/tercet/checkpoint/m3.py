@@ -52,8 +52,7 @@ def _head(path: Path, kind: str, tensors: Mapping[str, TensorInfo], hidden: int)
         fits = fits and weight.shape[0] == 1
     if not fits or bias.shape != weight.shape[:1]:
         raise CheckpointError(
-            f"{path}: '{kind}.weight' is {weight.shape} and its bias {bias.shape}, the encoder's "
-            "hidden size is "
-            f"{hidden}. The head belongs to another model; remove or replace {path.name}."
+            f"{path}: '{kind}.weight' is {weight.shape} and its bias {bias.shape}, the encoder's hidden size "
+            f"is {hidden}. The head belongs to another model; remove or replace {path.name}."
         )
     return ModuleSpec(kind, path.name, {}, tensors)

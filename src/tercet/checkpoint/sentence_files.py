@@ -75,8 +75,7 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
     if default is not None and default not in prompts:
         raise CheckpointError(
             f"{path}: default_prompt_name {default!r} is none of the prompts. "
-            f"{nearest(str(default), prompts)} "
-            "Correct the file."
+            f"{nearest(str(default), prompts)} Correct the file."
         )
     dimensions = _length(path, "truncate_dim", top.get("truncate_dim"))
     return SentenceSettings(max_seq_length, lowercase, prompts, default, dimensions, tuple(notes))

@@ -52,9 +52,8 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
     (encoder, where), *rest = places
     if encoder != "Transformer":
         raise CheckpointError(
-            f"{path}: the first module is {encoder!r} ({where or folder}), only a Transformer can "
-            "come first. "
-            "Use sentence-transformers for this model."
+            f"{path}: the first module is {encoder!r} ({where or folder}), only a Transformer can come "
+            "first. Use sentence-transformers for this model."
         )
     modules: list[ModuleSpec] = []
     notes: list[str] = []
@@ -87,8 +86,8 @@ def _place(path: Path, entry: object) -> tuple[str, str]:
     if not reference.startswith("sentence_transformers."):
         raise CheckpointError(
             f"{path}: the module {relative or 'at the root'} is of class {reference!r}, which is code "
-            "outside "
-            "sentence-transformers. No code of a checkpoint is run; use sentence-transformers for this model."
+            "outside sentence-transformers. No code of a checkpoint is run; use sentence-transformers for "
+            "this model."
         )
     if entry.get("kwargs"):
         raise CheckpointError(
@@ -252,9 +251,8 @@ def _only_sentence(path: Path, config: dict[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         if config.pop(key, None) not in (None, _SENTENCE):
             raise CheckpointError(
-                f"{path}: {key!r} is not {_SENTENCE!r}; only modules that change the vector of a text "
-                "are supported. "
-                "Use sentence-transformers for this model."
+                f"{path}: {key!r} is not {_SENTENCE!r}; only modules that change the vector of a text are "
+                "supported. Use sentence-transformers for this model."
             )
 
 

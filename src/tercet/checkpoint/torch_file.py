@@ -150,8 +150,7 @@ def load_torch_file(path: Path, device: Literal["cpu", "meta"]) -> Mapping[str, 
         if isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
                 f"{path} holds more than tensors and is refused, because reading it could run code "
-                f"({reason[:300]}). "
-                "Ask its author for .safetensors, or convert it where you trust it."
+                f"({reason[:300]}). Ask its author for .safetensors, or convert it where you trust it."
             ) from error
         raise CheckpointError(f"{path} is damaged or cut off ({reason[:300]}). Fetch it again.") from error
     if not isinstance(found, Mapping):
@@ -183,9 +182,8 @@ def _check_records(path: Path) -> None:
             )
         if record.filename.endswith(".pkl") and record.file_size > _MAX_PICKLE_BYTES:
             raise CheckpointError(
-                f"{path}: record {record.filename!r} has {record.file_size:,} bytes: too many to "
-                "describe tensors. "
-                "Refused; fetch it again."
+                f"{path}: record {record.filename!r} has {record.file_size:,} bytes: too many to describe "
+                "tensors. Refused; fetch it again."
             )
     names = {record.filename for record in records}
     if total > size or len(names) != len(records):

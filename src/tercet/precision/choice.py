@@ -69,8 +69,7 @@ def _honour(capability: Capability, dtype: DType, why: str) -> Choice:
         engines = ", ".join(sorted({scheme.engine for scheme in capability.schemes}))
         raise PrecisionError(
             f"precision {dtype}: no engine here computes in {dtype} on {capability.device} (engines: "
-            f"{engines}). "
-            f"{_mend(capability)}"
+            f"{engines}). {_mend(capability)}"
         )
     if not running:
         failures = "; ".join(f"{scheme}: {found.failure}" for scheme, found in candidates.items())
@@ -98,8 +97,8 @@ def _choose_auto(capability: Capability) -> Choice:
         failures = [f"{s}: {m.failure}" for s, m in table.items() if s.dtype is DType.FLOAT32]
         raise PrecisionError(
             f"float32 does not run on {capability.device} ({capability.name}): "
-            f"{'; '.join(failures) or 'no engine has it'}."
-            " Choose another device with --device, or run `tercet doctor --refresh`."
+            f"{'; '.join(failures) or 'no engine has it'}. Choose another device with --device, or run "
+            "`tercet doctor --refresh`."
         )
     base = _fastest(capability, plain)
     base_seconds = table[base].relative_seconds or 1.0
@@ -116,15 +115,13 @@ def _choose_auto(capability: Capability) -> Choice:
         assert found.drift is not None
         first = (
             f"auto: {chosen} is {_times(base_seconds, found)} times as fast as float32 here and has no "
-            "visible loss (its "
-            f"stated drift: mean 1 - cosine {found.drift.mean:.1e}, worst {found.drift.worst:.1e}; "
-            f"{found.drift.source})."
+            f"visible loss (its stated drift: mean 1 - cosine {found.drift.mean:.1e}, worst "
+            f"{found.drift.worst:.1e}; {found.drift.source})."
         )
     elif not capability.quiet:
         first = (
-            f"auto stays with {base}: other processes disturbed the measurement, and a disturbed one "
-            "decides nothing. "
-            "`tercet doctor --refresh` measures again."
+            f"auto stays with {base}: other processes disturbed the measurement, and a disturbed one decides "
+            "nothing. `tercet doctor --refresh` measures again."
         )
     else:
         first = (

@@ -282,9 +282,8 @@ def plan(
         if needed(token_budget, 0) > free:
             raise PrecisionError(
                 f"token_budget={token_budget:,}: {footprint.name} would need "
-                f"{show_bytes(needed(token_budget, 0))} on "
-                f"{capability.device}, {show_bytes(free)} are free (by {capability.memory_limit}). "
-                f"Pass fewer tokens, or leave it out to have it chosen."
+                f"{show_bytes(needed(token_budget, 0))} on {capability.device}, {show_bytes(free)} are free "
+                f"(by {capability.memory_limit}). Pass fewer tokens, or leave it out to have it chosen."
             )
         budget = token_budget
         reasons.append(f"Batches of up to {budget:,} tokens were asked for.")
@@ -306,9 +305,8 @@ def plan(
         whole_file = show_bytes(dict(memory(budget)).get("the legacy file, read whole", 0))
         reasons.append(
             "The file is in torch's format from before 1.6, which can only be read whole, so loading holds "
-            "the file beside "
-            f"the weights ({whole_file} at the peak). Saved again as safetensors it would be read tensor by "
-            "tensor."
+            f"the file beside the weights ({whole_file} at the peak). Saved again as safetensors it would be "
+            "read tensor by tensor."
         )
     parts = memory(budget)
     return Plan(
@@ -337,14 +335,12 @@ def _precision(scheme: Scheme, asked: Precision | None, output_dtype: DType | No
     if asked is not None and asked.weights is not asked.compute:
         raise PrecisionError(
             f"weights in {asked.weights} with arithmetic in {asked.compute}: {scheme} keeps the weights in "
-            "the format that it "
-            f"computes in. Ask for {asked.compute} or for {asked.weights}."
+            f"the format that it computes in. Ask for {asked.compute} or for {asked.weights}."
         )
     if asked is not None and asked.heads not in (heads, DType.FLOAT32):
         raise PrecisionError(
             f"heads in {asked.heads}: heads, pooling and normalisation work in {heads} whatever the body "
-            "does. "
-            f"Ask for heads={heads}; a narrower result is output_dtype."
+            f"does. Ask for heads={heads}; a narrower result is output_dtype."
         )
     return Precision(weights=scheme.dtype, compute=scheme.dtype, heads=heads, output=output)
 
@@ -365,8 +361,7 @@ def _budget(capability: Capability, needed: Callable[[int], int]) -> tuple[int, 
     if budget < wanted:
         return budget, (
             f"Batches of up to {budget:,} tokens instead of {wanted:,}: only "
-            f"{show_bytes(capability.free_bytes)} are free "
-            f"(by {capability.memory_limit})."
+            f"{show_bytes(capability.free_bytes)} are free (by {capability.memory_limit})."
         )
     return budget, f"Batches of up to {budget:,} tokens: {why}."
 
@@ -390,8 +385,7 @@ def _kernel_reason(kernel: str | None) -> list[str]:
 def _heads_reason(precision: Precision) -> str:
     return (
         f"Heads, pooling and normalisation work in {precision.heads} whatever the body does; vectors come "
-        "out in "
-        f"{precision.output}."
+        f"out in {precision.output}."
     )
 
 
@@ -404,10 +398,9 @@ def _too_large(footprint: Footprint, capability: Capability, precision: Precisio
     mend = f"ask for {' or '.join(narrower)}" if narrower else "choose a smaller model"
     return (
         f"{footprint.name}: its weights take {show_bytes(weights)} in {precision.weights}, and "
-        f"{capability.device} has "
-        f"{show_bytes(capability.free_bytes)} free of {show_bytes(capability.total_bytes)} (by "
-        f"{capability.memory_limit}). "
-        f"Free memory, raise the limit, or {mend}."
+        f"{capability.device} has {show_bytes(capability.free_bytes)} free of "
+        f"{show_bytes(capability.total_bytes)} (by {capability.memory_limit}). Free memory, raise the limit, "
+        f"or {mend}."
     )
 
 

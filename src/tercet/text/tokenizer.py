@@ -106,8 +106,7 @@ class Tokenizer:
         if max_length <= self.num_special_tokens:
             raise InputError(
                 f"max_length={max_length} leaves no room for text: {self.num_special_tokens} special tokens "
-                "are added. "
-                f"Pass at least {self.num_special_tokens + 1}."
+                f"are added. Pass at least {self.num_special_tokens + 1}."
             )
         whole = [prompt + text for text in texts] if prompt else list(texts)
         if self._lowercase:
