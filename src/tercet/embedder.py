@@ -498,9 +498,7 @@ class Embedder:
         result = Embeddings(
             dense=None if dense is None else _out(dense, output),
             sparse=None if sparse is None else _sparse_out(sparse, output),
-            multivector=None
-            if multivector is None
-            else MultiVectors(_out(multivector.vectors, output), multivector.offsets.cpu()),
+            multivector=None if multivector is None else _multivector_out(multivector, output),
             num_tokens=torch.tensor(batch.lengths, dtype=torch.int64),
             truncated=torch.tensor(truncated, dtype=torch.bool),
             recomputed=recomputed,
@@ -604,6 +602,10 @@ def _sparse_out(sparse: SparseVectors, dtype: DType) -> SparseVectors:
     return SparseVectors(
         sparse.token_ids.cpu(), _out(sparse.weights, dtype), sparse.offsets.cpu(), sparse.vocabulary
     )
+
+
+def _multivector_out(multivector: MultiVectors, dtype: DType) -> MultiVectors:
+    return MultiVectors(_out(multivector.vectors, dtype), multivector.offsets.cpu())
 
 
 def _check_finite(result: Embeddings, first: int, output: DType) -> None:

@@ -40,8 +40,7 @@ from tercet.precision.scheme import Scheme
 
 logger = logging.getLogger(__name__)
 
-# Raise it whenever what is measured, how, or a stated drift changes: what older releases remembered is
-# forgotten then.
+# Raise it whenever what is measured, how, or a stated drift changes: what was remembered before is forgotten.
 _PROBE_VERSION = 3
 _HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 # A disturbed table is never written down; but who opens ten models should not measure ten times in vain.
@@ -100,11 +99,10 @@ def make_plan(
 
     Args:
         checkpoint: what is on disk.
-        precision: "auto", "checkpoint", a dtype in any spelling, a Wish, a Precision; a Plan is checked and
-            given back.
+        precision: "auto", "checkpoint", a dtype in any spelling, a Wish, a Precision; or a Plan, which is
+            checked and given back.
         device: in any spelling; None for the best that is there.
-        outputs: what will be made, of "dense", "sparse", "multivector"; None for all that the checkpoint can
-            make.
+        outputs: what will be made, of "dense", "sparse", "multivector"; None for all that can be.
         token_budget: most tokens in one forward; None has it chosen.
         output_dtype: of the vectors; None for float32.
         max_length: longest text in tokens; None for the checkpoint's own limit.

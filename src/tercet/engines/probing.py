@@ -48,8 +48,7 @@ _GPU_SHAPES = ((2048, 384, 1536), (4096, 1024, 4096))
 _BUDGET_SECONDS = 0.3  # timing of one shape, all formats together
 _ATTEMPTS = 2  # of a disturbed probe
 _MOST_ROUNDS, _FEWEST_ROUNDS = 9, 3
-# Beyond these the machine was not ours: share of the time that threads waited for a processor; median over
-# best sample.
+# Beyond these the machine was not ours: share of time that threads waited for a processor; median over best.
 _MOST_WAITING, _MOST_SPREAD = 0.05, 1.25
 
 
@@ -125,8 +124,7 @@ def _time_products(
 ) -> tuple[dict[tuple[DType, str], float], bool]:
     """Best time of each product in each dtype, as geometric mean over the shapes.
 
-    The best of a quiet attempt, else of all. The shapes share the repetitions, which bounds what a busy
-    machine costs.
+    The best of a quiet attempt, else of all. The shapes share the repetitions: a busy machine costs no more.
     """
     shapes = _CPU_SHAPES if device.type == "cpu" else _GPU_SHAPES
     ordered = sorted(dtypes, key=lambda dtype: dtype.value)
@@ -183,10 +181,7 @@ def _failure(device: torch.device, dtype: DType) -> str | None:
             _synchronise(device)
             if not bool(torch.isfinite(result.to("cpu", torch.float32)).all()):
                 return f"{step}: gives values that are not finite"
-    except (
-        RuntimeError,
-        TypeError,
-    ) as error:  # torch's two: not implemented, and a dtype that a device does not have
+    except (RuntimeError, TypeError) as error:  # not implemented, or a dtype that the device does not have
         return f"{step}: {str(error).strip().splitlines()[0]}"
     return None
 

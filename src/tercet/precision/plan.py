@@ -161,8 +161,7 @@ class Plan:
             available: devices of this machine; asked of torch where None.
 
         Raises:
-            PrecisionError: naming the file: it cannot be read, is no plan, or was made for a device that is
-                not here.
+            PrecisionError: naming the file: it cannot be read, is no plan, or its device is not here.
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -228,8 +227,7 @@ def plan(
     Args:
         footprint: the checkpoint's numbers.
         capability: what was measured on the device, and its free memory.
-        wish: "auto", "checkpoint" or a dtype; or a whole Precision, whose heads and output are then honoured
-            as well.
+        wish: "auto", "checkpoint" or a dtype; or a whole Precision, heads and output included.
         token_budget: most tokens in one forward; chosen where None.
         output_dtype: of the vectors; float32 where None.
         outputs: which outputs will be made; all that the checkpoint has where None.
@@ -237,8 +235,7 @@ def plan(
         process_bytes: resident bytes of the process before loading, for the predicted peak on a CPU.
 
     Raises:
-        PrecisionError: a dtype does not run here, or the memory does not suffice; with the reason and the
-            mend.
+        PrecisionError: a dtype does not run here, or the memory does not suffice; with reason and mend.
     """
     whole = wish if isinstance(wish, Precision) else None
     asked = Wish("explicit", whole.compute) if whole is not None else wish

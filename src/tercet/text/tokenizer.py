@@ -160,8 +160,7 @@ class Tokenizer:
     def _beginning(self, text: str, max_length: int) -> str | None:
         """The beginning of a huge text, cut at white space: all that can survive truncation; else None."""
         end = _CHARACTERS_PER_TOKEN * max_length
-        # Without a pre-tokenizer a token may reach across white space, and a cut there could change the ids
-        # before it.
+        # Without a pre-tokenizer a token may reach across white space: a cut could change the ids before it.
         if len(text) <= 2 * end + _WHITESPACE_WINDOW or self._inner.pre_tokenizer is None:
             return None
         for position in range(end, end + _WHITESPACE_WINDOW):

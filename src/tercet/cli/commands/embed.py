@@ -148,9 +148,7 @@ def embed(
     dtype = None if output_dtype is None else _output_dtype(output_dtype)
     with read_texts(input, format=format, column=column, id_column=id_column, limit=limit) as reader:
         start = perf_counter()
-        from tercet import (
-            embedder,
-        )  # torch is slow to import: after everything that can be checked without it
+        from tercet import embedder  # slow to import: after everything that can be checked without torch
 
         loaded = embedder.load(
             model,
