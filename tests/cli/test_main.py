@@ -192,3 +192,13 @@ def test_every_example_of_the_help_runs(
     for place, argument in enumerate(arguments):
         if argument == "-o":
             assert Path(arguments[place + 1]).stat().st_size > 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_behind_the_standard_output_is_told_without_a_traceback():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tercet", "--version"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"tercet: the standard output cannot be written (No space left on device).\n"

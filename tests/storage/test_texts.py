@@ -274,3 +274,9 @@ def test_pairs_come_from_two_columns(tmp_path: Path) -> None:
     assert list(read_pairs(path, columns=("query", "document"))) == [("q1", "d1"), ("q2", "d2")]
     with pytest.raises(InputError, match="no column 'question'"):
         list(read_pairs(path, columns=("question", "document")))
+
+
+def test_a_closed_standard_input_is_an_error(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="The standard input is closed"):
+        read_texts("-", format="txt")

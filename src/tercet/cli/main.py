@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["main"]
 
+import errno
 import functools
 import inspect
 import logging
@@ -44,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = exit.code
         except KeyboardInterrupt:
             code = _INTERRUPTED
-        except BrokenPipeError:
-            code = _pipe_closed()
+        except OSError as error:
+            code = _output_failed(error)
         try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            code = _pipe_closed()
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as error:
+            code = _output_failed(error)
     return code if isinstance(code, int) else 0 if code is None else 1
 
 
@@ -133,8 +135,18 @@ def _terminable() -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
-def _pipe_closed() -> int:
-    """The exit code after the reader of our output went away; what is still buffered goes nowhere."""
+def _output_failed(error: OSError) -> int:
+    """The exit code after the standard output took no more; what is still buffered goes nowhere.
+
+    A reader that went away is told nothing, a full disk is.
+    """
+    if not isinstance(error, BrokenPipeError):
+        if (
+            error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+            or error.filename is not None
+        ):
+            raise error
+        print(f"tercet: the standard output cannot be written ({error.strerror}).", file=sys.stderr)
     with suppress(OSError, ValueError):  # not a real file: nothing will flush it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return 1 if isinstance(error, BrokenPipeError) else _FAILED

@@ -33,6 +33,8 @@ class Lines:
         Raises:
             InputError: it is not there, a folder, or may not be read.
         """
+        if path == STDIN and sys.stdin is None:
+            raise InputError("The standard input is closed. Give it a file or a pipe, or name a file.")
         self.name = "standard input" if path == STDIN else path
         self.number = 0
         self._max_line_bytes = max_line_bytes
