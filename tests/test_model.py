@@ -9,7 +9,7 @@ import tiny
 from tercet.batch import Batch
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.errors import CheckpointError, InputError
-from tercet.model import HeadOptions, Heads, check_encoder, hidden_in_float32, load_encoder
+from tercet.model import HeadOptions, Heads, check_encoder, hidden_in_float32, load_encoder, position_limit
 from tercet.precision.dtype import DType
 
 IDS = [[2, 8, 9, 3], [2, 3], [2, 10, 10, 11, 30, 3]]
@@ -200,3 +200,13 @@ def test_a_dense_layer_of_another_width_names_its_folder(tmp_path):
     save_file(tensors, weights)
     with pytest.raises(CheckpointError, match=r"2_Dense.*'linear\.weight' is \(16, 31\)"):
         Heads.open(open_checkpoint(folder), DType.FLOAT32, frozenset())
+
+
+def test_more_layers_than_tensors_are_refused_before_they_are_built(tmp_path):
+    tiny.write_checkpoint(tmp_path, "bert")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
+    checkpoint = open_checkpoint(tmp_path)
+    for build in (check_encoder, position_limit):
+        with pytest.raises(CheckpointError, match=r"config\.json says 1,000,000,000 layers"):
+            build(checkpoint)

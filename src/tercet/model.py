@@ -44,8 +44,7 @@ def check_encoder(checkpoint: Checkpoint) -> tuple[nn.Module, Mapping[str, Targe
         CheckpointError: a tensor is missing, has another shape, or is not known; all are named at once.
     """
     where = str(checkpoint.folder / "config.json")
-    with torch.device("meta"):
-        module = ENCODERS[checkpoint.architecture](checkpoint.config, where)
+    module = _bare_encoder(checkpoint)
     module.requires_grad_(False).eval()
     names = cast(Encoder, module).names()
     faults = [f"'{name}' is missing" for name in names if name not in checkpoint.tensors]
@@ -66,9 +65,20 @@ def check_encoder(checkpoint: Checkpoint) -> tuple[nn.Module, Mapping[str, Targe
 
 def position_limit(checkpoint: Checkpoint) -> int:
     """Most tokens of a text that the encoder has positions for."""
+    return cast(Encoder, _bare_encoder(checkpoint)).max_tokens
+
+
+def _bare_encoder(checkpoint: Checkpoint) -> nn.Module:
+    """The encoder without memory."""
+    where = checkpoint.folder / "config.json"
+    # Each layer has tensors of its own; a number made up in the configuration is not built first.
+    if (layers := int(checkpoint.config["num_hidden_layers"])) > max(100, len(checkpoint.tensors)):
+        raise CheckpointError(
+            f"{where} says {layers:,} layers, the weights have {len(checkpoint.tensors):,} tensors. "
+            "Put the config.json that was saved with these weights beside them."
+        )
     with torch.device("meta"):
-        module = ENCODERS[checkpoint.architecture](checkpoint.config, str(checkpoint.folder / "config.json"))
-    return cast(Encoder, module).max_tokens
+        return ENCODERS[checkpoint.architecture](checkpoint.config, str(where))
 
 
 def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "") -> nn.Module:

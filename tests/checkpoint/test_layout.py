@@ -313,3 +313,21 @@ def test_an_encoder_in_a_folder_of_its_own_is_found(tmp_path: Path) -> None:
     assert found.encoder_path == "0_Transformer"
     assert found.tokenizer_file == inner / "tokenizer.json"
     assert len(found.tensors) == 37
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_norm_eps": "x"}, "'layer_norm_eps' is 'x'"),
+        ({"layer_norm_eps": -1}, "'layer_norm_eps' is -1"),
+        ({"pad_token_id": "x"}, "'pad_token_id' is 'x'"),
+        ({"pad_token_id": 10**6}, "with pad_token_id 1000000 no position is left"),
+    ],
+)
+def test_a_configuration_that_no_encoder_can_have_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    tiny.write_checkpoint(tmp_path, "roberta")
+    edit(tmp_path / "config.json", **changes)
+    with pytest.raises(CheckpointError, match=rf"config\.json: {message}"):
+        open_checkpoint(tmp_path)

@@ -57,6 +57,19 @@ def read_encoder_config(folder: Path, relative: str) -> tuple[str, dict[str, Any
             f"{path}: hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
             f"{config['num_attention_heads']}. The file is damaged or was edited; fetch it again."
         )
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1:
+        raise CheckpointError(
+            f"{path}: 'layer_norm_eps' is {epsilon!r}, expected a small positive number. Fetch it again."
+        )
+    padding = config.get("pad_token_id")
+    if padding is not None and type(padding) is not int:
+        raise CheckpointError(f"{path}: 'pad_token_id' is {padding!r}, expected a number. Fetch it again.")
+    if position_limit(architecture, config) < 1:
+        raise CheckpointError(
+            f"{path}: with pad_token_id {padding!r} no position is left of the "
+            f"{config['max_position_embeddings']} that max_position_embeddings gives. Fetch it again."
+        )
     position_type = config.get("position_embedding_type") or "absolute"
     if position_type != "absolute":
         raise CheckpointError(
