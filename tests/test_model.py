@@ -210,3 +210,17 @@ def test_more_layers_than_tensors_are_refused_before_they_are_built(tmp_path):
     for build in (check_encoder, position_limit):
         with pytest.raises(CheckpointError, match=r"config\.json says 1,000,000,000 layers"):
             build(checkpoint)
+
+
+def test_the_checkpoints_truncate_dim_is_of_its_dense_vectors_alone(tmp_path):
+    folder = tiny.write_checkpoint(
+        tmp_path / "m3", "xlm-roberta", layout="bge-m3", colbert_dim=4, truncate_dim=8
+    )
+    heads = Heads.open(open_checkpoint(folder), DType.FLOAT32, frozenset())
+    batch = Batch.from_ids(IDS)
+    options = HeadOptions(("dense", "multivector"))
+    heads.check(options, "model")
+    dense, _, multivector = heads(hidden_of(batch), batch, options)
+    assert dense.shape == (3, 8)
+    assert multivector.vectors.shape[1] == 4
+    torch.testing.assert_close(dense.norm(dim=1), torch.ones(3))

@@ -377,6 +377,7 @@ class Embedder:
             "prompt": call.prompt,
             "max_length": call.max_length,
             "dimensions": call.options.dimensions,
+            "truncate_dim": checkpoint.truncate_dim,
             "normalize": call.options.normalize,
         }
 
@@ -393,7 +394,7 @@ class Embedder:
         chosen = ("dense",) if outputs is None else named_outputs(outputs)
         if normalize is not None and not isinstance(normalize, bool):
             raise InputError(f"normalize is {normalize!r}, it must be True, False or None.")
-        options = HeadOptions(chosen, self._dimensions(dimensions), normalize)
+        options = HeadOptions(chosen, dimensions, normalize)
         self._heads.check(options, self.checkpoint.name)
         if on_truncate not in ("cut", "error"):
             raise InputError(f"on_truncate is {on_truncate!r}. {nearest(str(on_truncate), ('cut', 'error'))}")
@@ -412,10 +413,6 @@ class Embedder:
                 self._position_limit,
             )
         return min(max_length, self._position_limit)
-
-    def _dimensions(self, asked: int | None) -> int | None:
-        saved = self.checkpoint.truncate_dim
-        return asked if asked is not None or saved is None else min(saved, self.dimension)
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         if prompt is not None:

@@ -194,6 +194,7 @@ class Heads(nn.Module):
         vocabulary: int,
         special_ids: frozenset[int],
         dtype: torch.dtype,
+        truncate_dim: int | None,
         sparse: SparseLinear | None,
         multivector: ColbertLinear | None,
     ) -> None:
@@ -205,6 +206,8 @@ class Heads(nn.Module):
         self.width = width
         self.vocabulary = vocabulary
         self.dtype = dtype
+        # The checkpoint's own wish for its dense vectors, where a call has none.
+        self.truncate_dim = truncate_dim
         self.sparse = sparse
         self.multivector = multivector
         self.register_buffer("special_ids", torch.tensor(sorted(special_ids), dtype=torch.int64))
@@ -252,6 +255,7 @@ class Heads(nn.Module):
             vocabulary=int(checkpoint.config["vocab_size"]),
             special_ids=special_ids,
             dtype=dtype.torch,
+            truncate_dim=checkpoint.truncate_dim,
             sparse=sparse,
             multivector=multivector,
         )
@@ -310,9 +314,10 @@ class Heads(nn.Module):
         vectors: Tensor = self.pooling(hidden, batch, self.dtype, options.prompt_tokens)
         for module in self.tail:
             vectors = module(vectors)
-        shortened = options.dimensions is not None and options.dimensions < vectors.shape[1]
+        dimensions = self.truncate_dim if options.dimensions is None else options.dimensions
+        shortened = dimensions is not None and dimensions < vectors.shape[1]
         if shortened:
-            vectors = vectors[:, : options.dimensions]
+            vectors = vectors[:, :dimensions]
         normalize = options.normalize
         if normalize is None:
             normalize = self.normalizes or shortened
