@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -210,7 +211,10 @@ def _drift(found: Figures) -> str:
 
 def _plans(store: Store) -> str:
     plans = {
-        f"{row['shape']}, {ENGINES[row['engine']].title}": row["facts"]["plan"]
+        # The folder's place on this machine tells a reader nothing.
+        f"{row['shape']}, {ENGINES[row['engine']].title}": re.sub(
+            r"^Plan for .*", f"Plan for {row['shape']}", row["facts"]["plan"]
+        )
         for row in store.find(kind="load")
         if "plan" in row.get("facts", {})
     }
