@@ -35,7 +35,7 @@ from tercet.precision.dtype import DType
 _HEAD_FILES = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 
 
-def check_encoder(checkpoint: Checkpoint) -> tuple[nn.Module, Mapping[str, Target]]:
+def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Module, Mapping[str, Target]]:
     """The encoder without memory and the table of its tensors, after every name and shape was compared.
 
     Reads no weight.
@@ -44,7 +44,7 @@ def check_encoder(checkpoint: Checkpoint) -> tuple[nn.Module, Mapping[str, Targe
         CheckpointError: a tensor is missing, has another shape, or is not known; all are named at once.
     """
     where = str(checkpoint.folder / "config.json")
-    module = _bare_encoder(checkpoint)
+    module = _bare_encoder(checkpoint, fused=fused)
     module.requires_grad_(False).eval()
     names = cast(Encoder, module).names()
     faults = [f"'{name}' is missing" for name in names if name not in checkpoint.tensors]
@@ -68,7 +68,7 @@ def position_limit(checkpoint: Checkpoint) -> int:
     return cast(Encoder, _bare_encoder(checkpoint)).max_tokens
 
 
-def _bare_encoder(checkpoint: Checkpoint) -> nn.Module:
+def _bare_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> nn.Module:
     """The encoder without memory."""
     where = checkpoint.folder / "config.json"
     # Each layer has tensors of its own; a number made up in the configuration is not built first.
@@ -78,10 +78,10 @@ def _bare_encoder(checkpoint: Checkpoint) -> nn.Module:
             "Put the config.json that was saved with these weights beside them."
         )
     with torch.device("meta"):
-        return ENCODERS[checkpoint.architecture](checkpoint.config, str(where))
+        return ENCODERS[checkpoint.architecture](checkpoint.config, str(where), fused=fused)
 
 
-def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "") -> nn.Module:
+def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "", fused: bool = True) -> nn.Module:
     """The encoder with its weights on the CPU in `dtype`, read one tensor at a time.
 
     Tensors that need no cast and are not fused stay mapped from the file.
@@ -90,8 +90,9 @@ def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "") -> n
         checkpoint: where the weights are.
         dtype: of all parameters.
         prefix: load only the parameters below it ("layers.3."); the others stay without memory.
+        fused: copy the weights of projections of one input into one product.
     """
-    module, names = check_encoder(checkpoint)
+    module, names = check_encoder(checkpoint, fused=fused)
     _fill(module, names, checkpoint, dtype, prefix)
     return module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,12 @@ from tercet.precision.hardware import Capability
 
 F32, F16, BF16, INT8 = DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16, DType.INT8
 FAILURE = "layer_norm: \"LayerNormKernelImpl\" not implemented for 'Half'"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What other tests measured of this machine is not there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def install(monkeypatch: pytest.MonkeyPatch, found: Capability) -> list[tuple[object, bool]]:

@@ -80,15 +80,15 @@ def test_giving_back_free_memory_may_be_called_anywhere():
 
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 @pytest.mark.parametrize("most", [0, 1 << 30])
-def test_packed_weights_give_what_mapped_ones_give(tmp_path, monkeypatch, stored, most):
+@pytest.mark.parametrize("kernel", sorted(PRODUCTS))
+def test_weights_fused_and_packed_give_what_mapped_ones_give(tmp_path, monkeypatch, stored, most, kernel):
     folder = tiny.write_checkpoint(tmp_path / "model", "bert", dtype=stored)
-    monkeypatch.setattr("tercet.engines.torch_packed._MOST_MAPPED_BYTES_PACKED", most)
-    engine = TorchPacked(*planned(folder, "onednn"))
-    packed = {name for name, weight in engine._encoder.named_parameters() if weight.is_mkldnn}
-    linear = {name for name, _ in engine._encoder.named_parameters() if name.endswith(("qkv.weight",))}
-    # What was copied anyway is always packed; what stays mapped, only in a small model.
-    assert linear <= packed
-    assert ("layers.0.up.weight" in packed) == (stored == "float16" or most > 0)
     batch = Batch.from_ids(IDS)
     wanted = TorchPacked(*planned(folder, "torch")).forward(batch)
+    monkeypatch.setattr("tercet.engines.torch_packed._MOST_MAPPED_BYTES_COPIED", most)
+    engine = TorchPacked(*planned(folder, kernel))
+    copied = stored == "float16" or most > 0
+    weights = dict(engine._encoder.named_parameters())
+    assert ("layers.0.qkv.fused.weight" in weights) == copied
+    assert weights["layers.0.up.weight"].is_mkldnn == (copied and kernel == "onednn")
     torch.testing.assert_close(engine.forward(batch), wanted, rtol=0, atol=5e-6)

@@ -34,22 +34,23 @@ def by_hand(qkv: torch.Tensor, lengths: list[int], heads: int) -> torch.Tensor:
 )
 def test_each_text_attends_to_itself_alone(way, lengths, heads, seed):
     qkv = torch.randn(sum(lengths), 3 * 4 * heads, generator=torch.Generator().manual_seed(seed))
-    found = way(qkv, batch_of(lengths), heads)
+    found = way(*qkv.chunk(3, dim=1), batch_of(lengths), heads)
     torch.testing.assert_close(found, by_hand(qkv.double(), lengths, heads).float(), rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("way", EVERYWHERE)
 def test_rows_behind_the_last_text_come_out_as_zeros_and_change_nothing(way):
     qkv = torch.randn(12, 24)
-    found = way(qkv, batch_of([4, 5]), 2)
-    torch.testing.assert_close(found[:9], way(qkv[:9], batch_of([4, 5]), 2))
+    found = way(*qkv.chunk(3, dim=1), batch_of([4, 5]), 2)
+    apart = [part.contiguous() for part in qkv[:9].chunk(3, dim=1)]
+    torch.testing.assert_close(found[:9], way(*apart, batch_of([4, 5]), 2))
     assert not found[9:].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_dtype_of_the_input_comes_out(dtype):
     qkv = torch.randn(9, 24).to(dtype)
-    found = attention(qkv, batch_of([4, 5]), 2)
+    found = attention(*qkv.chunk(3, dim=1), batch_of([4, 5]), 2)
     assert found.dtype == dtype
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, 3e-2)
     torch.testing.assert_close(
@@ -71,4 +72,5 @@ def test_half_precision_on_cuda_takes_one_call_for_the_whole_batch(monkeypatch):
 
     monkeypatch.setattr(kernels, "varlen_attn", stand_in)
     qkv = torch.randn(9, 24)
-    torch.testing.assert_close(varlen(qkv, batch_of([4, 5]), 2), by_hand(qkv, [4, 5], 2))
+    found = varlen(*qkv.chunk(3, dim=1), batch_of([4, 5]), 2)
+    torch.testing.assert_close(found, by_hand(qkv, [4, 5], 2))

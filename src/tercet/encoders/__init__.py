@@ -51,8 +51,11 @@ class Encoder(Protocol):
 class EncoderFactory(Protocol):
     """Builds an architecture's module from config.json; under `torch.device("meta")` without memory."""
 
-    def __call__(self, config: Mapping[str, Any], where: str) -> nn.Module:
-        """The module; `where` is what errors call the configuration."""
+    def __call__(self, config: Mapping[str, Any], where: str, *, fused: bool = True) -> nn.Module:
+        """The module; `where` is what errors call the configuration.
+
+        `fused`: projections of one input are one product, which copies their weights; else they stay apart.
+        """
         ...
 
 

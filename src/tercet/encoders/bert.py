@@ -21,7 +21,7 @@ from tercet.encoders import ENCODERS, Target
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
-from tercet.layers.linear import Linear
+from tercet.layers.linear import Linear, ThreeLinear
 
 # Checkpoint name -> (parameter, which third of the fused rows)
 _LAYER = {
@@ -94,12 +94,12 @@ class BertSizes:
 class BertLayer(nn.Module):
     """Attention and a feed-forward net, each with a residual and a norm behind it."""
 
-    def __init__(self, sizes: BertSizes, where: str) -> None:
+    def __init__(self, sizes: BertSizes, where: str, *, fused: bool) -> None:
         super().__init__()
         hidden = sizes.hidden
         self.heads = sizes.heads
         self.activation = encoder_activation(sizes.activation, where)
-        self.qkv = Linear(hidden, 3 * hidden)
+        self.qkv = ThreeLinear(hidden, fused=fused)
         self.attention_out = Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
         self.up = Linear(hidden, sizes.intermediate)
@@ -108,7 +108,8 @@ class BertLayer(nn.Module):
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
-        mixed = attention(self.qkv(hidden), batch, self.heads)
+        query, key, value = self.qkv(hidden)
+        mixed = attention(query, key, value, batch, self.heads)
         hidden = self.attention_norm(self.attention_out(mixed, residual=hidden))
         inner = self.up(hidden, activation=self.activation)
         result: Tensor = self.output_norm(self.down(inner, residual=hidden))
@@ -118,14 +119,15 @@ class BertLayer(nn.Module):
 class BertEncoder(nn.Module):
     """The body: embeddings and layers; no pooler, which no embedding model uses."""
 
-    def __init__(self, sizes: BertSizes, where: str) -> None:
+    def __init__(self, sizes: BertSizes, where: str, *, fused: bool) -> None:
         super().__init__()
         self.sizes = sizes
+        self.fused = fused
         self.word = _table(sizes.vocabulary, sizes.hidden)
         self.position = _table(sizes.positions, sizes.hidden)
         self.token_type = _table(sizes.token_types, sizes.hidden)
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.epsilon)
-        self.layers = nn.ModuleList(BertLayer(sizes, where) for _ in range(sizes.layers))
+        self.layers = nn.ModuleList(BertLayer(sizes, where, fused=fused) for _ in range(sizes.layers))
 
     @property
     def max_tokens(self) -> int:
@@ -139,10 +141,13 @@ class BertEncoder(nn.Module):
         hidden = self.sizes.hidden
         for index in range(self.sizes.layers):
             for theirs, (ours, third) in _LAYER.items():
+                if third is not None:
+                    ours = "qkv.fused" if self.fused else f"qkv.apart.{third}"
                 for kind in ("weight", "bias"):
                     parameter = f"layers.{index}.{ours}.{kind}"
-                    shape = shapes[parameter] if third is None else (hidden, *shapes[parameter][1:])
-                    first_row = None if third is None else third * hidden
+                    shape, first_row = shapes[parameter], None
+                    if third is not None and self.fused:
+                        shape, first_row = (hidden, *shape[1:]), third * hidden
                     found[f"encoder.layer.{index}.{theirs}.{kind}"] = Target(parameter, shape, first_row)
         return found
 
@@ -178,15 +183,17 @@ def _table(rows: int, width: int) -> nn.Embedding:
 
 
 @ENCODERS.register("bert")
-def bert(config: Mapping[str, Any], where: str) -> BertEncoder:
+def bert(config: Mapping[str, Any], where: str, *, fused: bool = True) -> BertEncoder:
     """A BERT body: positions begin at row 0."""
-    return BertEncoder(BertSizes.from_config(config, first_position=0, where=where), where)
+    return BertEncoder(BertSizes.from_config(config, first_position=0, where=where), where, fused=fused)
 
 
 @ENCODERS.register("roberta", "xlm-roberta")
-def roberta(config: Mapping[str, Any], where: str) -> BertEncoder:
+def roberta(config: Mapping[str, Any], where: str, *, fused: bool = True) -> BertEncoder:
     """A RoBERTa or XLM-RoBERTa body: positions begin behind the row of the padding token."""
     padding = config.get("pad_token_id", 1)
     if not isinstance(padding, int) or padding < 0:
         raise CheckpointError(f"{where}: pad_token_id is {padding!r}; RoBERTa counts its positions from it.")
-    return BertEncoder(BertSizes.from_config(config, first_position=padding + 1, where=where), where)
+    return BertEncoder(
+        BertSizes.from_config(config, first_position=padding + 1, where=where), where, fused=fused
+    )

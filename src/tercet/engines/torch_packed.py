@@ -26,9 +26,10 @@ from tercet.precision.plan import Plan
 from tercet.precision.scheme import Scheme
 
 _BATCHES_BETWEEN_TRIMS = 16
-# Weights that stay mapped from their file are packed only where all of them together are smaller than this:
-# packed, a short text takes two thirds of the time, but what was file becomes the process's own memory.
-_MOST_MAPPED_BYTES_PACKED = 512 << 20
+# Weights of layers that could stay mapped from their file are fused and packed, which copies them, only where
+# all of them together are smaller: a short text takes two thirds of the time, but what was a file becomes the
+# process's own memory.
+_MOST_MAPPED_BYTES_COPIED = 512 << 20
 
 
 class TorchPacked:
@@ -42,10 +43,13 @@ class TorchPacked:
                 f"the plan's kernel {kernel!r} is none of torch_packed. {nearest(kernel, PRODUCTS)} "
                 "Make the plan anew."
             )
-        self._encoder = load_encoder(checkpoint, plan.precision.compute).to(self.device)
+        compute = plan.precision.compute
+        # A large model that needs no cast stays in its file altogether, where the kernel can drop it again.
+        mapped = self.device.type == "cpu" and _mapped_bytes(checkpoint, compute) > _MOST_MAPPED_BYTES_COPIED
+        self._encoder = load_encoder(checkpoint, compute, fused=not mapped).to(self.device)
         set_product(self._encoder, PRODUCTS[kernel])
-        if kernel == "onednn":
-            _pack(self._encoder, checkpoint, plan.precision.compute)
+        if kernel == "onednn" and not mapped:
+            _pack(self._encoder, checkpoint, compute)
         # oneDNN compiles a product for each number of rows and keeps what it compiled, between the results in
         # the heap: without rounding, a corpus of mixed lengths makes a process grow by gigabytes.
         compiles = kernel == "onednn" or plan.precision.compute.bytes < 4
@@ -68,23 +72,29 @@ class TorchPacked:
         return hidden[:tokens]
 
 
+def _mapped_bytes(checkpoint: Checkpoint, dtype: DType) -> int:
+    """Bytes of the layers' weights that can be used as they lie in the file."""
+    if checkpoint.file_format == "torch-legacy":
+        return 0
+    return sum(
+        info.num_bytes
+        for name, info in checkpoint.tensors.items()
+        if info.dtype == str(dtype) and ".layer." in name
+    )
+
+
 def _pack(module: nn.Module, checkpoint: Checkpoint, dtype: DType) -> None:
     """Lay the weights of linear layers out as oneDNN reads them, one at a time."""
-    stored = cast(Encoder, module).names().items()
-    mapped = {
+    sources = {
         target.parameter: checkpoint.tensors[name]
-        for name, target in stored
+        for name, target in cast(Encoder, module).names().items()
         if target.first_row is None and checkpoint.tensors[name].dtype == str(dtype)
     }
-    layers = {f"{path}.weight": part for path, part in module.named_modules() if isinstance(part, Linear)}
-    size = sum(layers[name].weight.nbytes for name in layers if name in mapped)
-    for name, layer in layers.items():
-        if name in mapped and size > _MOST_MAPPED_BYTES_PACKED:
-            continue
-        packed = pack_for_onednn(layer.weight)
-        layer.weight = nn.Parameter(packed, requires_grad=False)
-        if name in mapped:
-            checkpoint.release(mapped[name])
+    for path, layer in module.named_modules():
+        if isinstance(layer, Linear):
+            layer.weight = nn.Parameter(pack_for_onednn(layer.weight), requires_grad=False)
+            if (source := sources.get(f"{path}.weight")) is not None:
+                checkpoint.release(source)
 
 
 def rounded(tokens: int) -> int:

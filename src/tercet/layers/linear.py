@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["Linear", "Product", "onednn_product", "pack_for_onednn", "set_product", "torch_product"]
+__all__ = [
+    "Linear",
+    "Product",
+    "ThreeLinear",
+    "onednn_product",
+    "pack_for_onednn",
+    "set_product",
+    "torch_product",
+]
 
 from typing import Protocol, cast
 
@@ -81,6 +89,24 @@ class Linear(nn.Linear):
     ) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         return self.product(x, self.weight, self.bias, activation, residual)
+
+
+class ThreeLinear(nn.Module):
+    """Three linear layers of one input: fused into one product, or apart, each as it lies in its file."""
+
+    def __init__(self, width: int, *, fused: bool) -> None:
+        super().__init__()
+        self.fused = Linear(width, 3 * width) if fused else None
+        self.apart = None if fused else nn.ModuleList(Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(tokens, width) -> three of (tokens, width)."""
+        if self.fused is not None:
+            first, second, third = self.fused(x).chunk(3, dim=1)
+        else:
+            assert self.apart is not None
+            first, second, third = (layer(x) for layer in self.apart)
+        return first, second, third
 
 
 def set_product(module: nn.Module, product: Product) -> None:

@@ -368,7 +368,8 @@ def _weights_reason(footprint: Footprint, precision: Precision) -> str:
     numbers = footprint.body_numbers
     if stored == planned:
         if footprint.file_format == "safetensors":
-            return f"Weights stay as stored, {numbers:,} numbers in {planned}, mapped where nothing is fused."
+            where = "mapped where nothing is fused or packed"
+            return f"Weights stay as stored, {numbers:,} numbers in {planned}, {where}."
         return f"Weights stay as stored, {numbers:,} numbers in {planned}."
     return (
         f"Weights are stored in {stored} and are cast to {planned} while they are read, one tensor at a time."
