@@ -558,6 +558,17 @@ def test_a_model_shows_its_name_outputs_and_scheme(m3, tiny_m3):
     assert repr(m3).startswith(f"<Embedder {Path(tiny_m3)}: dense, sparse, multivector; float32")
 
 
+def test_the_dimension_is_the_width_of_the_dense_vectors_whatever_the_checkpoint_cuts(tmp_path):
+    for cut, wanted in ((None, 32), (8, 8), (99, 32)):
+        folder = tiny.write_checkpoint(
+            tmp_path / str(cut), "bert", layout="sentence-transformers", truncate_dim=cut
+        )
+        model = load(folder)
+        assert model.dimension == wanted
+        assert model.encode(["cat"]).dense.shape == (1, wanted)
+        assert model.encode([]).dense.shape == (0, wanted)
+
+
 def test_a_model_loaded_in_a_forked_child_computes_with_one_thread_too(tiny_m3):
     code = f"""
 import os, sys, torch, tercet, logging

@@ -191,7 +191,7 @@ class Embedder:
         if outputs is not None:
             heads.check(HeadOptions(tuple(outputs)), checkpoint.name)
         self.outputs = heads.outputs
-        self.dimension = heads.width
+        self.dimension = min(heads.width, checkpoint.truncate_dim or heads.width)
         self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
         self._heads = heads.to(self._engine.device)
         # Everything that is needed was read; what a legacy file still holds in memory is let go.
