@@ -67,6 +67,7 @@ def test_free_memory_is_given_back_now_and_then_while_a_corpus_is_embedded(tmp_p
     calls = []
     monkeypatch.setattr("tercet.engines.torch_packed.give_back_free_memory", lambda: calls.append(1))
     model = tercet.load(folder, precision="float32", device="cpu", token_budget=64)
+    calls.clear()  # packing the weights gives back what it freed, too
     model.encode(["a"])
     assert calls == []
     found = model.encode(["the cat is on the bridge"] * 1000)

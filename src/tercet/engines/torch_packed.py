@@ -95,6 +95,8 @@ def _pack(module: nn.Module, checkpoint: Checkpoint, dtype: DType) -> None:
             layer.weight = nn.Parameter(pack_for_onednn(layer.weight), requires_grad=False)
             if (source := sources.get(f"{path}.weight")) is not None:
                 checkpoint.release(source)
+            # What was packed leaves a hole that the next weight may not fit.
+            give_back_free_memory()
 
 
 def rounded(tokens: int) -> int:
