@@ -7,7 +7,7 @@ __all__ = ["POOLING_MODES", "pool", "segment_sum"]
 import torch
 from torch import Tensor
 
-POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+from tercet.checkpoint.stack import POOLING_MODES
 
 
 def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
