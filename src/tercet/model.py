@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.batch import Batch
+from tercet.checkpoint.encoder_files import position_limit as positions_of
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec
 from tercet.embeddings import MultiVectors, SparseVectors
 from tercet.encoders import ENCODERS, Encoder, Target
@@ -65,11 +66,12 @@ def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Mod
 
 def position_limit(checkpoint: Checkpoint) -> int:
     """Most tokens of a text that the encoder has positions for."""
-    return cast(Encoder, _bare_encoder(checkpoint)).max_tokens
+    _check_layers(checkpoint)
+    return positions_of(checkpoint.architecture, checkpoint.config)
 
 
-def _bare_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> nn.Module:
-    """The encoder without memory."""
+def _check_layers(checkpoint: Checkpoint) -> None:
+    """Refuse a number of layers that the weights cannot have."""
     where = checkpoint.folder / "config.json"
     # Each layer has tensors of its own; a number made up in the configuration is not built first.
     if (layers := int(checkpoint.config["num_hidden_layers"])) > max(100, len(checkpoint.tensors)):
@@ -77,8 +79,14 @@ def _bare_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> nn.Module:
             f"{where} says {layers:,} layers, the weights have {len(checkpoint.tensors):,} tensors. "
             "Put the config.json that was saved with these weights beside them."
         )
+
+
+def _bare_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> nn.Module:
+    """The encoder without memory."""
+    _check_layers(checkpoint)
+    where = str(checkpoint.folder / "config.json")
     with torch.device("meta"):
-        return ENCODERS[checkpoint.architecture](checkpoint.config, str(where), fused=fused)
+        return ENCODERS[checkpoint.architecture](checkpoint.config, where, fused=fused)
 
 
 def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "", fused: bool = True) -> nn.Module:
