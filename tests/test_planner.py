@@ -173,6 +173,15 @@ def test_a_precision_may_be_anything_that_means_one(
     assert planner.make_plan(open_checkpoint(tiny_bert), precision=spelling).scheme == scheme(BF16)
 
 
+def test_a_tolerance_widens_what_auto_may_take(engine: Engine, tiny_bert: Path) -> None:
+    assert tercet.plan(tiny_bert, tolerance=1e-4).scheme == scheme(BF16)
+    assert tercet.plan(tiny_bert, tolerance=4.6e-5).scheme == scheme(F32)
+    with pytest.raises(PrecisionError, match=r"bfloat16 drifts further than tolerance=1e-06 allows"):
+        tercet.plan(tiny_bert, precision="bf16", tolerance=1e-6)
+    with pytest.raises(InputError, match="tolerance and plan were both given"):
+        tercet.load(tiny_bert, plan=tercet.plan(tiny_bert), tolerance=1e-4)
+
+
 def test_a_plan_reads_no_weight(engine: Engine, tmp_path: Path) -> None:
     import tiny
 
@@ -229,6 +238,11 @@ def test_a_plan_of_an_engine_that_is_not_here_is_refused(engine: Engine, tiny_be
     alien = replace(made, scheme=replace(made.scheme, engine="native_cpu"))
     with pytest.raises(UnknownNameError, match=r"engine 'native_cpu', which is not here.*Make the plan anew"):
         planner.make_plan(open_checkpoint(tiny_bert), precision=alien)
+    other = replace(made, scheme=replace(made.scheme, variant="tf32"))
+    with pytest.raises(
+        PrecisionError, match=r"runs tf32 \(torch_packed\) on cpu, which that engine does not"
+    ):
+        planner.make_plan(open_checkpoint(tiny_bert), precision=other)
     int8 = replace(made, scheme=scheme(DType.INT8))
     with pytest.raises(
         PrecisionError, match=r"int8 \(torch_packed\) on cpu, which that engine does not do here"

@@ -59,6 +59,7 @@ def load(
     prompts: Mapping[str, str] | None = None,
     token_budget: int | None = None,
     output_dtype: object = None,
+    tolerance: float | None = None,
     plan: Plan | str | Path | None = None,
     confirm: Callable[[int], bool] | None = None,
 ) -> Embedder:
@@ -66,7 +67,8 @@ def load(
 
     Args:
         path_or_id: a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2.
-        precision: "auto" (measured and planned), "checkpoint" (as stored), or a dtype in any spelling.
+        precision: "auto" (measured and planned), "checkpoint" (as stored), a dtype in any spelling, or a way
+            to compute such as "int8-fast" or "tf32".
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device; None for the best that is there.
         outputs: what will be asked for, of "dense", "sparse", "multivector"; a head that is not there is an
             error now; None for whatever the checkpoint can make.
@@ -76,8 +78,11 @@ def load(
         prompts: prompt name -> text before each text; added to the checkpoint's.
         token_budget: most tokens in one forward.
         output_dtype: of the vectors that come out; float32 by default.
-        plan: a saved plan (or its path) to replay instead of making one; it decides precision, device,
-            token_budget and output_dtype, so none of these may be given beside it.
+        tolerance: largest mean 1 - cosine to float32 that is acceptable, such as 5e-4: "auto" takes the
+            fastest within it, and a precision that drifts further is refused. By default "auto" takes only
+            what has no visible loss.
+        plan: a saved plan (or its path) to replay instead of making one; it decides precision, tolerance,
+            device, token_budget and output_dtype, so none of these may be given beside it.
         confirm: asked with the number of bytes before gigabytes are fetched.
 
     Raises:
@@ -100,6 +105,7 @@ def load(
     if plan is not None:
         _refuse_with_plan(
             precision=None if precision == "auto" else precision,
+            tolerance=tolerance,
             device=device,
             token_budget=token_budget,
             output_dtype=output_dtype,
@@ -118,6 +124,7 @@ def load(
             token_budget=token_budget,
             output_dtype=output_dtype,
             max_length=max_length,
+            tolerance=tolerance,
         )
     for note in checkpoint.notes:
         logger.info("%s: %s", checkpoint.name, note)
@@ -505,9 +512,9 @@ class Embedder:
 
     def _recompute(self, hidden: Tensor, batch: Batch, bad: list[int], first: int) -> Tensor:
         """The hidden vectors with those of the texts `bad` computed again in float32."""
-        compute = self.plan.precision.compute
+        compute = self.plan.scheme.dtype
         starts = [0, *torch.tensor(batch.lengths).cumsum(0).tolist()]
-        if compute not in (DType.FLOAT32, DType.FLOAT64):
+        if not self.plan.scheme.is_plain:
             spans = [batch.token_ids[starts[i] : starts[i + 1]].tolist() for i in bad]
             again = Batch.from_ids(spans)
             exact = hidden_in_float32(self.checkpoint, again)

@@ -41,7 +41,7 @@ from tercet.precision.scheme import Scheme
 logger = logging.getLogger(__name__)
 
 # Raise it whenever what is measured, how, or a stated drift changes: what was remembered before is forgotten.
-_PROBE_VERSION = 3
+_PROBE_VERSION = 4
 _HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 # A disturbed table is never written down; but who opens ten models should not measure ten times in vain.
 _DISTURBED_SECONDS = 60.0
@@ -94,18 +94,21 @@ def make_plan(
     token_budget: int | None = None,
     output_dtype: object = None,
     max_length: int | None = None,
+    tolerance: float | None = None,
 ) -> Plan:
     """Where and in what format a checkpoint runs here, and why. Reads no weight.
 
     Args:
         checkpoint: what is on disk.
-        precision: "auto", "checkpoint", a dtype in any spelling, a Wish, a Precision; or a Plan, which is
-            checked and given back.
+        precision: "auto", "checkpoint", a dtype or variant in any spelling, a Wish, a Precision; or a Plan,
+            which is checked and given back.
         device: in any spelling; None for the best that is there.
         outputs: what will be made, of "dense", "sparse", "multivector"; None for all that can be.
         token_budget: most tokens in one forward; None has it chosen.
         output_dtype: of the vectors; None for float32.
         max_length: longest text in tokens; None for the checkpoint's own limit.
+        tolerance: largest mean 1 - cosine to float32 that is acceptable; None for what is not visible, or
+            whatever a precision asked for by name has.
 
     Raises:
         PrecisionError: what was asked for does not run here, or the memory does not suffice.
@@ -128,6 +131,7 @@ def make_plan(
         outputs=outputs,
         max_length=max_length,
         process_bytes=process_bytes,
+        tolerance=tolerance,
     )
 
 
@@ -145,6 +149,7 @@ def plan(
     pooling: str | None = None,
     token_budget: int | None = None,
     output_dtype: object = None,
+    tolerance: float | None = None,
     confirm: Callable[[int], bool] | None = None,
 ) -> Plan:
     """The plan that `tercet.load` would follow with the same options; fetches and reads headers, no weight.
@@ -173,6 +178,7 @@ def plan(
         token_budget=token_budget,
         output_dtype=output_dtype,
         max_length=max_length,
+        tolerance=tolerance,
     )
 
 
@@ -208,14 +214,14 @@ def _replayed(plan: Plan) -> Plan:
         )
     # A file edited by hand may contradict itself; its vectors would not be what their provenance says.
     heads = DType.FLOAT64 if plan.scheme.dtype is DType.FLOAT64 else DType.FLOAT32
-    for name, dtype in (("weights", plan.scheme.dtype), ("compute", plan.scheme.dtype), ("heads", heads)):
+    for name, dtype in (("weights", plan.scheme.dtype), ("compute", plan.scheme.compute), ("heads", heads)):
         found = getattr(plan.precision, name)
         if found is not dtype:
             raise PrecisionError(
-                f"{where} has {name} in {found}; with a body in {plan.scheme.dtype} they are in {dtype}. "
+                f"{where} has {name} in {found}; with a body in {plan.scheme.label} they are in {dtype}. "
                 "Make the plan anew."
             )
-    if not plan.precision.output.is_float:
+    if not plan.precision.output.is_float or plan.precision.output.bytes < 2:
         raise PrecisionError(
             f"{where} has output in {plan.precision.output}; vectors come out in float32, float16, bfloat16 "
             "or float64. Make the plan anew."

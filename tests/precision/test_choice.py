@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from planned import DRIFTED, UNSEEN, capability, footprint, measured, scheme
@@ -9,9 +11,17 @@ from tercet.errors import PrecisionError
 from tercet.precision.choice import choose_scheme
 from tercet.precision.dtype import DType, Wish
 from tercet.precision.hardware import Capability
+from tercet.precision.scheme import Scheme
 
 AUTO = Wish("auto")
 F32, F16, BF16, F64, INT8 = DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16, DType.FLOAT64, DType.INT8
+GROUPED, PER_ROW = measured(0.3, (3.7e-4, 1.3e-3)), measured(0.25, (1.1e-3, 8e-3))
+QUANTISED = {
+    F32: measured(1.0),
+    F16: measured(0.5, UNSEEN),
+    Scheme(INT8, F32, 64, "native_cpu", None, F32): GROUPED,
+    Scheme(INT8, F32, None, "native_cpu", "int8-fast", F32): PER_ROW,
+}
 
 
 def explicit(dtype: DType) -> Wish:
@@ -177,6 +187,77 @@ def test_an_engine_without_its_hardware_leaves_the_next_one_and_says_why() -> No
     assert "float16 (native_cpu) does not run here: no AVX512-FP16." in choice.reasons
 
 
+def test_a_variant_is_another_scheme_than_its_dtype() -> None:
+    groups = Scheme(INT8, DType.FLOAT32, 64, "native_cpu", None, F32)
+    rows = Scheme(INT8, DType.FLOAT32, None, "native_cpu", "int8-fast", F32)
+    tensor = Scheme(F32, F32, None, "torch_packed", "tf32")
+    found = capability({F32: measured(1.0), groups: GROUPED, rows: PER_ROW, tensor: measured(0.6, UNSEEN)})
+    assert choose_scheme(found, Wish.parse("int8")).scheme == groups
+    assert choose_scheme(found, Wish.parse("int8-fast")).scheme == rows
+    assert choose_scheme(found, Wish.parse("tf32")).scheme == tensor
+    assert choose_scheme(found, explicit(F32)).scheme == scheme(F32)
+
+
+def test_auto_measures_tf32_by_its_loss_and_not_by_its_size() -> None:
+    tensor = Scheme(F32, F32, None, "torch_packed", "tf32")
+    assert (
+        choose_scheme(capability({F32: measured(1.0), tensor: measured(0.6, UNSEEN)}), AUTO).scheme == tensor
+    )
+    visible = choose_scheme(capability({F32: measured(1.0), tensor: measured(0.6, DRIFTED)}), AUTO)
+    assert visible.scheme == scheme(F32)
+    assert about(visible.reasons, "tf32").endswith("is visible; ask for it with --precision tf32.")
+
+
+def test_auto_alone_never_takes_int8_and_says_how_to_ask_for_it() -> None:
+    table = {key: row for key, row in QUANTISED.items() if key is not F16}
+    choice = choose_scheme(capability(table), AUTO)
+    assert choice.scheme == scheme(F32)
+    assert about(choice.reasons, "int8-fast").endswith("ask for it with --precision int8-fast.")
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "label"),
+    [(0.0, "float32"), (1e-6, "float32"), (1.6e-6, "float16"), (3.7e-4, "int8"), (2e-3, "int8-fast")],
+)
+def test_a_tolerance_lets_auto_take_the_fastest_within_it(tolerance: float, label: str) -> None:
+    choice = choose_scheme(capability(QUANTISED), AUTO, tolerance=tolerance)
+    assert choice.scheme.label == label
+    if label != "float32":
+        assert f"has a loss within the tolerance of {tolerance:g} (its stated drift" in choice.reasons[0]
+    for scheme_, row in QUANTISED.items():
+        if isinstance(scheme_, Scheme) and row.drift and row.drift.mean > tolerance:
+            assert f"is beyond the tolerance of {tolerance:g}" in about(choice.reasons, f"{scheme_} ")
+
+
+def test_a_tolerance_is_held_against_what_was_asked_for_too() -> None:
+    with pytest.raises(
+        PrecisionError,
+        match=r"int8 drifts further than tolerance=0\.0001 allows: int8 \(native_cpu\): mean 1 - cosine "
+        r"3\.7e-04 \(a test\)\. Raise the tolerance, leave it out, or ask for 'auto'",
+    ):
+        choose_scheme(capability(QUANTISED), explicit(INT8), tolerance=1e-4)
+    unknown = capability({F32: measured(1.0), INT8: measured(0.2, None)})
+    with pytest.raises(PrecisionError, match=r"int8 \(torch_packed\): states no drift on real texts"):
+        choose_scheme(unknown, explicit(INT8), tolerance=1.0)
+    assert choose_scheme(unknown, explicit(INT8)).scheme == scheme(INT8)
+
+
+def test_of_two_engines_a_tolerance_takes_the_slower_one_that_stays_within_it() -> None:
+    native = Scheme(INT8, F32, 64, "native_cpu", None, F32)
+    table = {F32: measured(1.0), native: measured(0.3, (3.7e-4, 1e-3)), INT8: measured(0.2, (2e-3, 1e-2))}
+    assert choose_scheme(capability(table), explicit(INT8)).scheme == scheme(INT8)
+    choice = choose_scheme(capability(table), explicit(INT8), tolerance=5e-4)
+    assert choice.scheme == native
+    assert "int8 (torch_packed) would do as well" in choice.reasons[1]
+    assert choice.reasons[1].endswith("but drifts further than the tolerance.")
+
+
+@pytest.mark.parametrize("tolerance", [-1e-9, 2.1, float("nan"), float("inf"), True, "0.1"])
+def test_a_tolerance_is_a_distance_of_cosines(tolerance: Any) -> None:
+    with pytest.raises(PrecisionError, match=r"tolerance=.*: it is the largest mean 1 - cosine"):
+        choose_scheme(capability(QUANTISED), AUTO, tolerance=tolerance)
+
+
 def test_checkpoint_takes_the_stored_dtype() -> None:
     table = {F32: measured(1.0), F16: measured(4.2, UNSEEN)}
     choice = choose_scheme(
@@ -205,9 +286,9 @@ def test_a_stored_dtype_that_does_not_run_is_refused_never_replaced() -> None:
 
 
 def test_a_stored_dtype_that_nothing_here_knows_is_refused() -> None:
-    with pytest.raises(PrecisionError, match=r"stored in float8_e4m3fn.*'float8_e4m3fn' is not a dtype"):
+    with pytest.raises(PrecisionError, match=r"stored in float8_e5m2.*'float8_e5m2' is not a dtype"):
         choose_scheme(
-            capability({F32: measured(1.0)}), Wish("checkpoint"), footprint(stored={"float8_e4m3fn": 9})
+            capability({F32: measured(1.0)}), Wish("checkpoint"), footprint(stored={"float8_e5m2": 9})
         )
 
 

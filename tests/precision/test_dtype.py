@@ -41,6 +41,36 @@ def test_objects_of_torch_and_numpy_mean_their_dtype(value: object, dtype: DType
     assert DType.parse(value) is dtype
 
 
+@pytest.mark.parametrize(
+    ("spelling", "wish"),
+    [
+        ("int8-fast", Wish("explicit", DType.INT8, "int8-fast")),
+        ("INT8_fast", Wish("explicit", DType.INT8, "int8-fast")),
+        (" tf32 ", Wish("explicit", DType.FLOAT32, "tf32")),
+        ("TF-32", Wish("explicit", DType.FLOAT32, "tf32")),
+        ("float8", Wish("explicit", DType.FLOAT8)),
+    ],
+)
+def test_a_wish_may_be_a_way_to_compute_that_is_more_than_a_dtype(spelling: str, wish: Wish) -> None:
+    assert Wish.parse(spelling) == wish
+    assert Wish.parse(str(wish)) == wish
+
+
+def test_a_way_to_compute_is_no_dtype_and_no_output() -> None:
+    for name in ("int8-fast", "tf32"):
+        with pytest.raises(PrecisionError, match="is not a dtype"):
+            DType.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("int8fst", "int8-fast"), ("tf23", "tf32"), ("flaot8", "float8"), ("chekpoint", "checkpoint")],
+)
+def test_an_unknown_precision_names_the_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(PrecisionError, match=rf"is not a precision\. Did you mean '{meant}'\?"):
+        Wish.parse(typed)
+
+
 def test_an_unknown_dtype_names_the_nearest() -> None:
     with pytest.raises(PrecisionError, match=r"'flot16' is not a dtype\. Did you mean 'float16'\?"):
         DType.parse("flot16")

@@ -68,6 +68,66 @@ def test_weights_in_another_format_than_the_arithmetic_are_refused_with_the_mend
         plan(footprint(), MACHINE, Precision(F16, F32))
 
 
+GROUPED = Scheme(DType.INT8, F32, 64, "native_cpu", None, F32)
+PER_ROW = Scheme(DType.INT8, F32, None, "native_cpu", "int8-fast", F32)
+QUANTISED = replace(
+    MACHINE, schemes={**MACHINE.schemes, GROUPED: measured(0.3, None), PER_ROW: measured(0.25, None)}
+)
+
+
+def test_a_quantised_body_keeps_wide_numbers_between_its_layers() -> None:
+    made = plan(footprint(), QUANTISED, Wish.parse("int8"))
+    assert made.scheme == GROUPED
+    assert made.precision == Precision(DType.INT8, F32, F32, F32)
+    assert any(
+        "Weights of linear layers, 301,989,888 of 566,705,152 numbers, are packed as int8 with a scale for "
+        "every 64 of them; what flows between them is float32" in reason
+        for reason in made.reasons
+    )
+    fast = plan(footprint(), QUANTISED, Wish.parse("int8-fast"))
+    assert "  body      int8-fast (native_cpu)" in fast.page().splitlines()
+    assert any("packed as int8 with a scale for every output;" in reason for reason in fast.reasons)
+
+
+@pytest.mark.parametrize("precision", [Precision(DType.INT8, F32), Precision.parse("int8")])
+def test_a_whole_precision_may_name_quantised_weights(precision: Precision) -> None:
+    assert plan(footprint(), QUANTISED, precision).scheme in (GROUPED, PER_ROW)
+    with pytest.raises(PrecisionError, match=r"with arithmetic in float16: with int8 weights, .* float32"):
+        plan(footprint(), QUANTISED, Precision(DType.INT8, F16))
+
+
+@pytest.mark.parametrize(("stored", "of_a_number"), [("float32", 4), ("float16", 2), ("bfloat16", 2)])
+def test_quantised_weights_count_with_their_scales_and_the_rest_as_stored(
+    stored: str, of_a_number: int
+) -> None:
+    numbers = footprint(stored={stored: 10**9})
+    heads = numbers.head_numbers * 4
+    linear = 24 * 12 * 1024 * 1024
+    rest = (numbers.body_numbers - linear) * of_a_number
+    precision = Precision(DType.INT8, F32)
+    assert weight_bytes(numbers, precision, 64) == linear + linear // 64 * 8 + rest + heads
+    assert weight_bytes(numbers, precision) == linear + linear // 1024 * 8 + rest + heads
+    assert weight_bytes(numbers, Precision(F16, F32)) == linear * 2 + rest + heads
+
+
+def test_a_quantised_plan_needs_less_memory_and_room_for_what_leaves_the_range() -> None:
+    made = plan(footprint(), QUANTISED, Wish.parse("int8"))
+    assert made.peak_bytes < plan(footprint(), QUANTISED, AUTO).peak_bytes - 780_000_000
+    assert "a layer in float32, for texts that leave the range" in dict(made.memory)
+
+
+def test_too_small_a_memory_offers_the_variants_that_fit() -> None:
+    tight = replace(QUANTISED, free_bytes=int(1.5 * GB))
+    with pytest.raises(PrecisionError, match=r"--precision int8 \(1\.40 GB\) or --precision int8-fast"):
+        plan(footprint(), tight, AUTO)
+
+
+def test_a_tolerance_reaches_the_choice() -> None:
+    found = replace(MACHINE, schemes={**MACHINE.schemes, GROUPED: measured(0.2, (3.7e-4, 1e-3))})
+    assert plan(footprint(), found, AUTO).scheme == scheme(F32)
+    assert plan(footprint(), found, AUTO, tolerance=5e-4).scheme == GROUPED
+
+
 def test_narrow_heads_are_refused() -> None:
     with pytest.raises(PrecisionError, match=r"heads in float16: .* work in float32 whatever the body does"):
         plan(footprint(), MACHINE, Precision(F16, F16, F16))
@@ -130,7 +190,7 @@ def test_weights_that_do_not_fit_are_refused_with_numbers_and_the_mend() -> None
     message = str(caught.value)
     assert "its weights take 2.27 GB in float32, and cpu has 1.90 GB free of 24.00 GB" in message
     assert "(by the cgroup /sys/fs/cgroup/job)" in message
-    assert "ask for --precision bfloat16 (1.13 GB) or --precision float16 (1.13 GB)" in message
+    assert "ask for --precision bfloat16 (1.14 GB) or --precision float16 (1.14 GB)" in message
 
 
 def test_weights_that_fit_in_no_format_ask_for_another_model() -> None:
@@ -217,7 +277,13 @@ plans = st.builds(
     Plan,
     device=st.sampled_from(["cpu", "cuda:0", "mps"]),
     scheme=st.builds(
-        Scheme, st.sampled_from(DType), st.sampled_from(DType), st.none() | st.integers(1, 256), texts
+        Scheme,
+        st.sampled_from(DType),
+        st.sampled_from(DType),
+        st.none() | st.integers(1, 256),
+        texts,
+        st.none() | texts,
+        st.none() | st.sampled_from(DType),
     ),
     precision=st.builds(Precision, *[st.sampled_from(DType)] * 4),
     token_budget=st.integers(1, 1 << 20),
@@ -259,8 +325,8 @@ def changed(**changes: Any) -> dict[str, Any]:
     [
         ([], "must be an object"),
         (changed(tokenbudget=1), r"unknown key 'tokenbudget'\. Did you mean 'token_budget'\?"),
-        ({"plan_version": 1}, "device, free_bytes, kernel, machine, .* missing"),
-        (changed(plan_version=9), "plan_version is 9, this release reads 1"),
+        ({"plan_version": 2}, "device, free_bytes, kernel, machine, .* missing"),
+        (changed(plan_version=9), "plan_version is 9, this release reads 2"),
         (changed(token_budget="2048"), "token_budget must be a whole number from 1 up, found '2048'"),
         (changed(token_budget=0), "token_budget must be a whole number from 1 up"),
         (changed(token_budget=True), "token_budget must be a whole number"),
@@ -274,7 +340,9 @@ def changed(**changes: Any) -> dict[str, Any]:
             changed(precision={**Precision.parse("fp32").to_json(), "compute": "float61"}),
             "precision: compute: 'float61' is not a dtype",
         ),
-        (changed(scheme={"dtype": "float32"}), "scheme: accumulate, engine, group missing"),
+        (changed(scheme={"dtype": "float32"}), "scheme: accumulate, between, engine, group, variant missing"),
+        (changed(scheme={**scheme(F32).to_json(), "variant": 8}), "scheme: variant must be text"),
+        (changed(scheme={**scheme(F32).to_json(), "between": "half8"}), "scheme: between: 'half8' is not a"),
     ],
 )
 def test_a_damaged_plan_is_refused_with_the_file_and_the_field(

@@ -14,6 +14,7 @@ __all__ = [
     "PrecisionWish",
     "Revision",
     "Token",
+    "Tolerance",
     "Yes",
     "confirmation",
     "parse_outputs",
@@ -63,7 +64,17 @@ PrecisionWish: TypeAlias = Annotated[
     str,
     typer.Option(
         metavar="DTYPE",
-        help="auto (measured and planned), checkpoint (as stored), or a dtype such as float16.",
+        help="auto (measured and planned), checkpoint (as stored), a dtype such as float16, or int8, "
+        "int8-fast, float8, tf32.",
+        rich_help_panel=_RUN,
+    ),
+]
+Tolerance: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LOSS",
+        help="Largest mean 1 - cosine to float32 that is acceptable, such as 5e-4 for int8; auto alone takes "
+        "only what has no visible loss.",
         rich_help_panel=_RUN,
     ),
 ]

@@ -18,9 +18,16 @@ _SPELLINGS = {
     "float32": ("float32", "fp32", "f32", "float", "single", "full", "32", "torch.float32", "torch.float"),
     "bfloat16": ("bfloat16", "bf16", "brain", "torch.bfloat16"),
     "float16": ("float16", "fp16", "f16", "half", "16", "torch.float16", "torch.half"),
+    "float8_e4m3fn": ("float8", "fp8", "f8", "e4m3", "float8_e4m3fn", "torch.float8_e4m3fn"),
     "int8": ("int8", "i8", "s8", "torch.int8"),
 }
 _BY_SPELLING = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+# Ways to compute that are more than a dtype: name -> the dtype of what is multiplied, and other spellings.
+_VARIANTS = {
+    "int8-fast": ("int8", ("int8fast", "int8_fast", "i8fast", "fastint8")),
+    "tf32": ("float32", ("tf32", "tensorfloat32")),
+}
+_BY_VARIANT = {spelling: name for name, (_, spellings) in _VARIANTS.items() for spelling in spellings}
 
 
 class DType(Enum):
@@ -30,12 +37,20 @@ class DType(Enum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    FLOAT8 = "float8_e4m3fn"
     INT8 = "int8"
+
+    @property
+    def label(self) -> str:
+        """What people call it: the value, but "float8" for the one format of 8 bits that is meant by it."""
+        return "float8" if self is DType.FLOAT8 else self.value
 
     @property
     def bytes(self) -> int:
         """Bytes of one number."""
-        return {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}[self.value]
+        return {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}[
+            self.value
+        ]
 
     @property
     def is_float(self) -> bool:
@@ -50,6 +65,7 @@ class DType(Enum):
             "float32": 3.4028234663852886e38,
             "bfloat16": 3.3895313892515355e38,
             "float16": 65504.0,
+            "float8_e4m3fn": 448.0,
             "int8": 127.0,
         }[self.value]
 
@@ -61,6 +77,7 @@ class DType(Enum):
             "float32": 2.0**-126,
             "bfloat16": 2.0**-126,
             "float16": 2.0**-14,
+            "float8_e4m3fn": 2.0**-6,
             "int8": 1.0,
         }[self.value]
 
@@ -72,6 +89,7 @@ class DType(Enum):
             "float32": 2.0**-24,
             "bfloat16": 2.0**-8,
             "float16": 2.0**-11,
+            "float8_e4m3fn": 2.0**-4,
             "int8": 0.5 / 127,
         }[self.value]
 
@@ -141,14 +159,21 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a user asked for: "auto" (measure and choose), "checkpoint" (as stored), or one dtype."""
+    """What a user asked for: "auto" (measure and choose), "checkpoint" (as stored), a dtype or a variant.
+
+    Attributes:
+        kind: which of these.
+        dtype: of the numbers that are multiplied, where it is explicit.
+        variant: the name of a way to compute that a dtype alone does not say: "int8-fast", "tf32".
+    """
 
     kind: Literal["auto", "checkpoint", "explicit"]
     dtype: DType | None = None
+    variant: str | None = None
 
     @classmethod
     def parse(cls, value: object) -> Wish:
-        """The wish that "auto", "checkpoint", None (auto) or any spelling of a dtype means."""
+        """The wish that "auto", "checkpoint", None (auto), or any spelling of a dtype or variant means."""
         if isinstance(value, cls):
             return value
         spelling = "auto" if value is None else _spelling(value)
@@ -156,10 +181,17 @@ class Wish:
             return cls("auto")
         if spelling in ("checkpoint", "stored"):
             return cls("checkpoint")
+        if (variant := _BY_VARIANT.get(spelling)) is not None:
+            return cls("explicit", DType(_VARIANTS[variant][0]), variant)
         if spelling not in _BY_SPELLING:
-            known = [*_SPELLINGS, "auto", "checkpoint"]
+            known = [*(dtype.label for dtype in DType), *_VARIANTS, "auto", "checkpoint"]
             raise PrecisionError(f"{value!r} is not a precision. {nearest(spelling, known)}")
         return cls("explicit", DType(_BY_SPELLING[spelling]))
 
+    @property
+    def label(self) -> str:
+        """What the user would type for it."""
+        return self.variant or (self.kind if self.dtype is None else self.dtype.label)
+
     def __str__(self) -> str:
-        return str(self.dtype) if self.dtype is not None else self.kind
+        return self.label

@@ -16,6 +16,7 @@ FileFormat = Literal["safetensors", "torch", "torch-legacy"]
 _RUNTIME_BYTES = 45 << 20  # compiled kernels and scratch of the maths library after its first forward
 _CAST_CHUNK_BYTES = 32 << 20  # of a file that are mapped at once while a tensor is cast
 _TOKENIZER_BYTES = 600  # of each entry of the vocabulary
+_SCALE_BYTES = 8  # a float32 scale of a group of weights, and their sum
 _GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
 
 
@@ -62,10 +63,31 @@ class Footprint:
         floats = {name: count for name, count in self.stored.items() if "float" in name}
         return max(floats, key=lambda name: floats[name], default="float32")
 
+    @property
+    def linear_numbers(self) -> int:
+        """Weights of the layers' linear layers, which are what is packed or quantised."""
+        in_layers = self.layers * (4 * self.hidden * self.hidden + 2 * self.hidden * self.intermediate)
+        return min(self.body_numbers, in_layers)
 
-def weight_bytes(footprint: Footprint, precision: Precision) -> int:
-    """Bytes of the weights once they are loaded, the heads' included."""
-    return footprint.body_numbers * precision.weights.bytes + footprint.head_numbers * precision.heads.bytes
+
+def weight_bytes(footprint: Footprint, precision: Precision, group: int | None = None) -> int:
+    """Bytes of the weights once they are loaded, the heads' included.
+
+    Where the weights are in another format than the arithmetic, only linear layers are; the rest stays as
+    stored, or in the format of the arithmetic where that is the smaller.
+
+    Args:
+        footprint: the checkpoint's numbers.
+        precision: which format runs where.
+        group: so many quantised weights share one scale; None where a whole row does.
+    """
+    heads = footprint.head_numbers * precision.heads.bytes
+    if precision.weights is precision.compute:
+        return footprint.body_numbers * precision.weights.bytes + heads
+    linear = footprint.linear_numbers
+    rest = (footprint.body_numbers - linear) * min(_bytes_of(footprint.stored_dtype), precision.compute.bytes)
+    scales = 0 if precision.weights.bytes > 1 else linear // (group or footprint.hidden) * _SCALE_BYTES
+    return linear * precision.weights.bytes + scales + rest + heads
 
 
 def predict_memory(
@@ -76,6 +98,7 @@ def predict_memory(
     tokens: int,
     outputs: tuple[str, ...],
     process_bytes: int,
+    group: int | None = None,
 ) -> tuple[tuple[str, int], ...]:
     """(what, bytes) of everything that is held at the peak of loading a model and running one batch.
 
@@ -90,17 +113,18 @@ def predict_memory(
         tokens: of the largest batch, or of the longest text where that is longer.
         outputs: which outputs are made.
         process_bytes: what the process held before loading, torch's libraries included.
+        group: so many quantised weights share one scale; None where a whole row does.
     """
-    weights = weight_bytes(footprint, precision)
+    weights = weight_bytes(footprint, precision, group)
     running = _activation_bytes(footprint, precision, tokens, outputs)
     recomputing = 0
-    if precision.compute.bytes < 4:
+    if min(precision.compute.bytes, precision.weights.bytes) < 4:
         hidden, inner = footprint.hidden, footprint.intermediate
         layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
         positions = 4 * footprint.max_tokens * hidden
         wide = Precision(DType.FLOAT32, DType.FLOAT32, precision.heads, precision.output)
         recomputing = layer + positions + _activation_bytes(footprint, wide, tokens, outputs) - running
-    loading = _loading_bytes(footprint, precision)
+    loading = _loading_bytes(footprint, precision, weights)
     after = running + max(0, recomputing)
     if device != "cpu":
         return (
@@ -126,7 +150,7 @@ def predict_memory(
     return tuple(parts)
 
 
-def _loading_bytes(footprint: Footprint, precision: Precision) -> int:
+def _loading_bytes(footprint: Footprint, precision: Precision, weights: int) -> int:
     """Bytes held only while loading, beyond the weights in their final format."""
     stored, planned = _bytes_of(footprint.stored_dtype), precision.weights.bytes
     casts = footprint.stored_dtype != str(precision.weights)
@@ -134,9 +158,12 @@ def _loading_bytes(footprint: Footprint, precision: Precision) -> int:
         # Read whole; each tensor leaves it as it is cast, so the first one stands beside all that is to come.
         whole = sum(_bytes_of(name) * count for name, count in footprint.stored.items())
         first = footprint.largest_tensor * planned if casts else 0
-        return max(0, whole + first - weight_bytes(footprint, precision))
+        return max(0, whole + first - weights)
+    hidden, inner = footprint.hidden, footprint.intermediate
+    if precision.weights is not precision.compute:
+        return 4 * hidden * max(3 * hidden, inner)  # a linear layer before it is packed
     chunk = min(footprint.largest_tensor * stored, _CAST_CHUNK_BYTES) if casts else 0
-    return chunk + footprint.hidden * footprint.hidden * planned  # a third of q/k/v before it is fused
+    return chunk + hidden * hidden * planned  # a third of q/k/v before it is fused
 
 
 def _activation_bytes(

@@ -32,7 +32,7 @@ _GPU_TOKEN_BUDGETS = (2048, 32768)
 _SMALLEST_BUDGET = 256
 # Of the free memory, what a budget chosen by us may fill; the rest is for what grows meanwhile.
 _FILL = 0.9
-_VERSION = 1
+_VERSION = 2
 _PAGE_WIDTH = 100
 
 
@@ -100,9 +100,13 @@ class Plan:
         precision = checked_object(
             found["precision"], {field.name for field in fields(Precision)}, f"{where}: precision"
         )
-        group = scheme["group"]
+        group, variant, between = (scheme[key] for key in ("group", "variant", "between"))
         if group is not None:
             group = checked_count(group, "scheme: group", where)
+        if variant is not None:
+            variant = checked_text(variant, "scheme: variant", where)
+        if between is not None:
+            between = checked_dtype(between, "scheme: between", where)
         parts = checked_list(found["memory"], "memory", where)
         if not all(isinstance(part, list) and len(part) == 2 for part in parts):
             raise PrecisionError(f"{where}: memory must be a list of [what, bytes].")
@@ -113,6 +117,8 @@ class Plan:
                 checked_dtype(scheme["accumulate"], "scheme: accumulate", where),
                 group,
                 checked_text(scheme["engine"], "scheme: engine", where),
+                variant,
+                between,
             ),
             precision=Precision(
                 **{key: checked_dtype(v, f"precision: {key}", where) for key, v in precision.items()}
@@ -219,6 +225,7 @@ def plan(
     outputs: tuple[str, ...] | None = None,
     max_length: int | None = None,
     process_bytes: int = 0,
+    tolerance: float | None = None,
 ) -> Plan:
     """Where and in what format a model runs on a probed device, and why.
 
@@ -227,20 +234,21 @@ def plan(
     Args:
         footprint: the checkpoint's numbers.
         capability: what was measured on the device, and its free memory.
-        wish: "auto", "checkpoint" or a dtype; or a whole Precision, heads and output included.
+        wish: "auto", "checkpoint", a dtype or a variant; or a whole Precision, heads and output included.
         token_budget: most tokens in one forward; chosen where None.
         output_dtype: of the vectors; float32 where None.
         outputs: which outputs will be made; all that the checkpoint has where None.
         max_length: longest text in tokens that will come; the model's own limit where None.
         process_bytes: resident bytes of the process before loading, for the predicted peak on a CPU.
+        tolerance: largest mean 1 - cosine to float32 that is acceptable; see `choose_scheme`.
 
     Raises:
         PrecisionError: a dtype does not run here, or the memory does not suffice; with reason and mend.
     """
     whole = wish if isinstance(wish, Precision) else None
-    asked = Wish("explicit", whole.compute) if whole is not None else wish
+    asked = Wish("explicit", whole.weights) if whole is not None else wish
     assert isinstance(asked, Wish)
-    choice = choose_scheme(capability, asked, footprint)
+    choice = choose_scheme(capability, asked, footprint, tolerance=tolerance)
     precision = _precision(choice.scheme, whole, output_dtype)
     outputs = footprint.outputs if outputs is None else outputs
     longest = max_length or footprint.max_tokens
@@ -248,7 +256,7 @@ def plan(
     reasons = [
         *choice.reasons,
         *_kernel_reason(kernel),
-        _weights_reason(footprint, precision),
+        _weights_reason(footprint, choice.scheme, precision),
         _heads_reason(precision),
     ]
     for name, number in (("token_budget", token_budget), ("max_length", max_length)):
@@ -260,6 +268,7 @@ def plan(
         return predict_memory(
             footprint,
             precision,
+            group=choice.scheme.group,
             device=capability.device,
             tokens=tokens,
             outputs=outputs,
@@ -272,7 +281,7 @@ def plan(
             process_bytes if capability.device == "cpu" else 0
         )
 
-    weights, free = weight_bytes(footprint, precision), capability.free_bytes
+    weights, free = weight_bytes(footprint, precision, choice.scheme.group), capability.free_bytes
     if weights > free:
         raise PrecisionError(_too_large(footprint, capability, precision, weights))
     if token_budget is not None:
@@ -325,21 +334,22 @@ def _precision(scheme: Scheme, asked: Precision | None, output_dtype: DType | No
     """Which format runs where, once the scheme is known."""
     heads = DType.FLOAT64 if scheme.dtype is DType.FLOAT64 else DType.FLOAT32
     output = output_dtype or (asked.output if asked is not None else DType.FLOAT32)
-    if not output.is_float:
+    if not output.is_float or output.bytes < 2:
         raise PrecisionError(
             f"output dtype {output}: vectors come out in float32, float16, bfloat16 or float64."
         )
-    if asked is not None and asked.weights is not asked.compute:
+    if asked is not None and asked.compute not in (asked.weights, scheme.compute):
         raise PrecisionError(
-            f"weights in {asked.weights} with arithmetic in {asked.compute}: {scheme} keeps the weights in "
-            f"the format that it computes in. Ask for {asked.compute} or for {asked.weights}."
+            f"weights in {asked.weights} with arithmetic in {asked.compute}: with {scheme.dtype} weights, "
+            f"{scheme} computes in {scheme.compute}. Ask for {asked.compute.label} or for "
+            f"{asked.weights.label}."
         )
     if asked is not None and asked.heads not in (heads, DType.FLOAT32):
         raise PrecisionError(
             f"heads in {asked.heads}: heads, pooling and normalisation work in {heads} whatever the body "
             f"does. Ask for heads={heads}; a narrower result is output_dtype."
         )
-    return Precision(weights=scheme.dtype, compute=scheme.dtype, heads=heads, output=output)
+    return Precision(weights=scheme.dtype, compute=scheme.compute, heads=heads, output=output)
 
 
 def _budget(capability: Capability, needed: Callable[[int], int]) -> tuple[int, str]:
@@ -363,9 +373,21 @@ def _budget(capability: Capability, needed: Callable[[int], int]) -> tuple[int, 
     return budget, f"Batches of up to {budget:,} tokens: {why}."
 
 
-def _weights_reason(footprint: Footprint, precision: Precision) -> str:
+def _weights_reason(footprint: Footprint, scheme: Scheme, precision: Precision) -> str:
     stored, planned = footprint.stored_dtype, str(precision.weights)
     numbers = footprint.body_numbers
+    if precision.weights is not precision.compute:
+        if precision.weights.bytes > 1:
+            scales = ""
+        else:
+            scales = (
+                f" with a scale for every {'output' if scheme.group is None else f'{scheme.group} of them'}"
+            )
+        return (
+            f"Weights of linear layers, {footprint.linear_numbers:,} of {numbers:,} numbers, are packed as "
+            f"{planned}{scales}; what flows between them is {precision.compute}, and embeddings and norms "
+            "stay as precise as they are stored."
+        )
     if stored == planned:
         if footprint.file_format == "safetensors":
             where = "mapped where nothing is fused or packed"
@@ -389,11 +411,13 @@ def _heads_reason(precision: Precision) -> str:
 
 def _too_large(footprint: Footprint, capability: Capability, precision: Precision, weights: int) -> str:
     narrower = [
-        f"--precision {scheme.dtype} ({show_bytes(size)})"
+        f"--precision {scheme.label} ({show_bytes(size)})"
         for scheme, found in capability.schemes.items()
-        if found.runs and (size := footprint.body_numbers * scheme.dtype.bytes) < capability.free_bytes
+        if found.runs
+        if (size := weight_bytes(footprint, _precision(scheme, None, None), scheme.group))
+        < capability.free_bytes
     ]
-    mend = f"ask for {' or '.join(narrower)}" if narrower else "choose a smaller model"
+    mend = f"ask for {' or '.join(dict.fromkeys(narrower))}" if narrower else "choose a smaller model"
     return (
         f"{footprint.name}: its weights take {show_bytes(weights)} in {precision.weights}, and "
         f"{capability.device} has {show_bytes(capability.free_bytes)} free of "

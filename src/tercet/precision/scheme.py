@@ -36,17 +36,43 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One way to run the body: number format, accumulator, group size of quantised weights, engine."""
+    """One way to run the body: what its linear layers multiply, and how.
+
+    Attributes:
+        dtype: of the weights of linear layers, and of what they are multiplied with.
+        accumulate: of the sums of products.
+        group: so many weights along a sum share one scale; None where a whole row does, or nothing is scaled.
+        engine: which one runs it.
+        variant: its name where the dtype alone does not say it: "int8-fast", "tf32".
+        between: of what flows between the linear layers, where that is another format than `dtype`.
+    """
 
     dtype: DType
     accumulate: DType
     group: int | None
     engine: str
+    variant: str | None = None
+    between: DType | None = None
+
+    @property
+    def label(self) -> str:
+        """What a user asks for it by: "float16", "int8-fast"."""
+        return self.variant or self.dtype.label
+
+    @property
+    def compute(self) -> DType:
+        """Format of what flows between the linear layers, and of the last hidden state."""
+        return self.between or self.dtype
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it multiplies in float32 or wider, with every bit: nothing to lose, nothing to overflow."""
+        return self.variant is None and self.dtype in (DType.FLOAT32, DType.FLOAT64)
 
     @property
     def name(self) -> str:
-        """Short and unique: "float16 (torch_packed)"."""
-        return f"{self.dtype} ({self.engine})"
+        """Short and unique: "float16 (torch_packed)", "int8-fast (native_cpu)"."""
+        return f"{self.label} ({self.engine})"
 
     def to_json(self) -> dict[str, Any]:
         """Field -> plain value."""
@@ -55,12 +81,22 @@ class Scheme:
             "accumulate": str(self.accumulate),
             "group": self.group,
             "engine": self.engine,
+            "variant": self.variant,
+            "between": None if self.between is None else str(self.between),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Scheme:
         """The inverse of `to_json`."""
-        return cls(DType.parse(data["dtype"]), DType.parse(data["accumulate"]), data["group"], data["engine"])
+        between = data["between"]
+        return cls(
+            DType.parse(data["dtype"]),
+            DType.parse(data["accumulate"]),
+            data["group"],
+            data["engine"],
+            data["variant"],
+            None if between is None else DType.parse(between),
+        )
 
     def __str__(self) -> str:
         return self.name

@@ -107,6 +107,7 @@ def embed(
         bool, typer.Option("--overwrite", help="Replace OUT if it is there.", rich_help_panel=_OUT)
     ] = False,
     precision: shared.PrecisionWish = "auto",
+    tolerance: shared.Tolerance = None,
     device: shared.Device = None,
     batch_tokens: shared.BatchTokens = None,
     plan: shared.PlanFile = None,
@@ -140,6 +141,7 @@ def embed(
     shared.refuse_with_plan(
         plan,
         precision=None if precision == "auto" else precision,
+        tolerance=tolerance,
         device=device,
         batch_tokens=batch_tokens,
         output_dtype=output_dtype,
@@ -153,6 +155,7 @@ def embed(
         loaded = embedder.load(
             model,
             precision=precision,
+            tolerance=tolerance,
             device=device,
             outputs=chosen,
             revision=revision,

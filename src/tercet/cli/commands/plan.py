@@ -21,6 +21,7 @@ def plan(
         str, typer.Argument(metavar="FOLDER|ID|minilm", help="A folder, a hub id, or the packaged minilm.")
     ],
     precision: shared.PrecisionWish = "auto",
+    tolerance: shared.Tolerance = None,
     device: shared.Device = None,
     outputs: Annotated[
         str | None, typer.Option(metavar="LIST", help="Of dense, sparse, multivector; all by default.")
@@ -49,6 +50,7 @@ def plan(
     Example:
     tercet plan minilm
     tercet plan minilm --precision float16 --json
+    tercet plan minilm --tolerance 5e-4
     """
     from tercet.planner import plan as make_plan
 
@@ -64,6 +66,7 @@ def plan(
         pooling=pooling,
         token_budget=batch_tokens,
         output_dtype=output_dtype,
+        tolerance=tolerance,
         confirm=shared.confirmation(model, yes=yes),
     )
     print(json.dumps(made.to_json(), indent=2) if as_json else made.page())

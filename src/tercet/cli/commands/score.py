@@ -51,6 +51,7 @@ def score(
     document_column: Annotated[str, typer.Option(help="Of the documents in PAIRS.")] = "document",
     max_length: shared.MaxLength = None,
     precision: shared.PrecisionWish = "auto",
+    tolerance: shared.Tolerance = None,
     device: shared.Device = None,
     batch_tokens: shared.BatchTokens = None,
     plan: shared.PlanFile = None,
@@ -73,7 +74,11 @@ def score(
     chosen = None if outputs is None else shared.parse_outputs(outputs)
     shares = _weights(weights)
     shared.refuse_with_plan(
-        plan, precision=None if precision == "auto" else precision, device=device, batch_tokens=batch_tokens
+        plan,
+        precision=None if precision == "auto" else precision,
+        tolerance=tolerance,
+        device=device,
+        batch_tokens=batch_tokens,
     )
     pairs = _pairs(texts, format, (query_column, document_column))
     from tercet import embedder  # torch is slow to import: after everything that can be checked without it
@@ -81,6 +86,7 @@ def score(
     loaded = embedder.load(
         model,
         precision=precision,
+        tolerance=tolerance,
         device=device,
         outputs=chosen,
         revision=revision,
