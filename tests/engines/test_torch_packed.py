@@ -91,5 +91,5 @@ def test_weights_fused_and_packed_give_what_mapped_ones_give(tmp_path, monkeypat
     copied = stored == "float16" or most > 0
     weights = dict(engine._encoder.named_parameters())
     assert ("layers.0.qkv.fused.weight" in weights) == copied
-    assert weights["layers.0.up.weight"].is_mkldnn == (copied and kernel == "onednn")
+    assert weights["layers.0.feed_forward.up.weight"].is_mkldnn == (copied and kernel == "onednn")
     torch.testing.assert_close(engine.forward(batch), wanted, rtol=0, atol=5e-6)

@@ -21,7 +21,7 @@ from tercet.encoders import ENCODERS, Target
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
-from tercet.layers.linear import Linear, ThreeLinear
+from tercet.layers.linear import FeedForward, Linear, ThreeLinear
 
 # Checkpoint name -> (parameter, which third of the fused rows)
 _LAYER = {
@@ -30,8 +30,8 @@ _LAYER = {
     "attention.self.value": ("qkv", 2),
     "attention.output.dense": ("attention_out", None),
     "attention.output.LayerNorm": ("attention_norm", None),
-    "intermediate.dense": ("up", None),
-    "output.dense": ("down", None),
+    "intermediate.dense": ("feed_forward.up", None),
+    "output.dense": ("feed_forward.down", None),
     "output.LayerNorm": ("output_norm", None),
 }
 _EMBEDDINGS = {
@@ -98,12 +98,11 @@ class BertLayer(nn.Module):
         super().__init__()
         hidden = sizes.hidden
         self.heads = sizes.heads
-        self.activation = encoder_activation(sizes.activation, where)
         self.qkv = ThreeLinear(hidden, fused=fused)
         self.attention_out = Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
-        self.up = Linear(hidden, sizes.intermediate)
-        self.down = Linear(sizes.intermediate, hidden)
+        activation = encoder_activation(sizes.activation, where)
+        self.feed_forward = FeedForward(hidden, sizes.intermediate, activation)
         self.output_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -111,8 +110,7 @@ class BertLayer(nn.Module):
         query, key, value = self.qkv(hidden)
         mixed = attention(query, key, value, batch, self.heads)
         hidden = self.attention_norm(self.attention_out(mixed, residual=hidden))
-        inner = self.up(hidden, activation=self.activation)
-        result: Tensor = self.output_norm(self.down(inner, residual=hidden))
+        result: Tensor = self.output_norm(self.feed_forward(hidden, residual=hidden))
         return result
 
 
@@ -153,7 +151,8 @@ class BertEncoder(nn.Module):
 
     def embed(self, batch: Batch) -> Tensor:
         """(tokens, hidden) that enter the first layer."""
-        hidden = functional.embedding(batch.token_ids, self.word.weight)
+        # Tables may be stored narrower than what is computed in: only the rows of these tokens are widened.
+        hidden = functional.embedding(batch.token_ids, self.word.weight).to(self.norm.weight.dtype)
         hidden = hidden + functional.embedding(
             batch.position_ids + self.sizes.first_position, self.position.weight
         )

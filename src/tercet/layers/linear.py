@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
+    "FeedForward",
+    "FeedForwardProduct",
     "Linear",
     "Product",
     "ThreeLinear",
@@ -107,6 +109,33 @@ class ThreeLinear(nn.Module):
             assert self.apart is not None
             first, second, third = (layer(x) for layer in self.apart)
         return first, second, third
+
+
+class FeedForwardProduct(Protocol):
+    """down(activation(up(x))) + residual, with weights that it holds itself."""
+
+    def __call__(self, x: Tensor, up_bias: Tensor, down_bias: Tensor, residual: Tensor) -> Tensor:
+        """(tokens, width) -> (tokens, width)."""
+        ...
+
+
+class FeedForward(nn.Module):
+    """Up, an activation, down and a residual; an engine may do it all at once."""
+
+    def __init__(self, width: int, inner: int, activation: Activation) -> None:
+        super().__init__()
+        self.up = Linear(width, inner)
+        self.down = Linear(inner, width)
+        self.activation = activation
+        self.product: FeedForwardProduct | None = None
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """(tokens, width) -> (tokens, width)."""
+        if self.product is not None:
+            return self.product(x, self.up.bias, self.down.bias, residual)
+        inner = self.up(x, activation=self.activation)
+        result: Tensor = self.down(inner, residual=residual)
+        return result
 
 
 def set_product(module: nn.Module, product: Product) -> None:
