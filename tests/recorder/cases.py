@@ -5,13 +5,27 @@ Read by the recorder, where the peers are installed, and by the tests, where Ter
 
 from __future__ import annotations
 
-__all__ = ["ENCODERS", "M3", "PAIRS", "STACKS", "TEXTS", "M3Case", "Stack", "fingerprint", "write"]
+__all__ = [
+    "ENCODERS",
+    "M3",
+    "PAIRS",
+    "POOL_FACTORS",
+    "STACKS",
+    "TEXTS",
+    "M3Case",
+    "Stack",
+    "fingerprint",
+    "stored_vectors",
+    "write",
+]
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import tiny
 
@@ -144,6 +158,17 @@ M3: Mapping[str, M3Case] = {
     "m3 in fewer dimensions": M3Case(options={"truncate_dim": 8}),
     "m3 not normalised": M3Case(options={"normalize_embeddings": False}),
 }
+
+
+# How many token vectors become one, where stored vectors are compared.
+POOL_FACTORS = (1.5, 2.0, 3.0)
+
+
+def stored_vectors() -> np.ndarray:
+    """(40, 21) unit rows to be stored: float32, no whole number of bytes wide, with zeros among them."""
+    vectors = np.random.default_rng(7).standard_normal((40, 21)).astype(np.float32)
+    vectors[:3, ::4] = (0.0, -0.0, 0.0, 0.0, -0.0, 0.0)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def write(folder: Path, name: str) -> Path:

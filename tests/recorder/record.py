@@ -24,6 +24,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from FlagEmbedding import BGEM3FlagModel  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling  # noqa: E402
+from sentence_transformers.util.quantization import quantize_embeddings  # noqa: E402
 from transformers import AutoModel, AutoTokenizer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
@@ -68,6 +70,7 @@ def main() -> None:
         _save(out / "sentence_transformers.npz", _stacks(folder))
         _save(out / "flagembedding.npz", _m3(folder))
     _save(out / "minilm.npz", _minilm(texts))
+    _save(out / "stored.npz", _stored())
     versions: dict[str, Any] = {
         "python": platform.python_version(),
         "tiny": cases.fingerprint(),
@@ -102,6 +105,17 @@ def _stacks(folder: Path) -> Arrays:
         path = cases.write(folder / f"stack{number}", case.name)
         model = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
         arrays[case.name] = model.encode(list(cases.TEXTS), show_progress_bar=False, **case.encode)
+    return arrays
+
+
+def _stored() -> Arrays:
+    """Vectors as sentence-transformers stores them: bits, and fewer rows a text."""
+    vectors = cases.stored_vectors()
+    arrays: Arrays = {name: quantize_embeddings(vectors, precision=name) for name in ("binary", "ubinary")}
+    for factor in cases.POOL_FACTORS:
+        for protected in (0, 1):
+            pooling = HierarchicalTokenPooling(factor, num_protected_tokens=protected)
+            arrays[f"pooled/{factor}/{protected}"] = pooling.pool_one(torch.from_numpy(vectors)).numpy()
     return arrays
 
 

@@ -6,6 +6,7 @@ A score against many documents works block by block, so that memory beyond the a
 
 __all__ = [
     "PairScores",
+    "best",
     "dense_pairs",
     "dense_scores",
     "maxsim",
@@ -15,13 +16,17 @@ __all__ = [
     "reciprocal_rank_scores",
     "score_matrix",
     "score_pairs",
+    "search_stored",
     "sparse_pairs",
     "sparse_scores",
+    "stored_scores",
     "weighted_sum",
 ]
 
+from tercet.scoring.best import best
 from tercet.scoring.dense import dense_pairs, dense_scores
 from tercet.scoring.hybrid import PairScores, score_matrix, score_pairs, weighted_sum
 from tercet.scoring.late import maxsim, maxsim_pairs, maxsim_scores
 from tercet.scoring.ranks import reciprocal_rank_fusion, reciprocal_rank_scores
 from tercet.scoring.sparse import sparse_pairs, sparse_scores
+from tercet.scoring.stored import search_stored, stored_scores
