@@ -47,6 +47,35 @@ def test_rows_behind_the_last_text_come_out_as_zeros_and_change_nothing(way):
     assert not found[9:].any()
 
 
+def test_a_padded_step_reads_from_the_device_alone_where_texts_begin_and_end():
+    """So a captured graph serves every batch: its numbers of texts and rows are upper bounds."""
+    qkv = torch.randn(12, 24)
+    wanted = padded(*qkv.chunk(3, dim=1), batch_of([4, 5]), 2)
+    bounds = torch.tensor([0, 4, 9, 9, 9], dtype=torch.int32)
+    larger = Batch(torch.zeros(12), torch.zeros(12), bounds, lengths=(12, 0, 0, 0))
+    found = padded(*qkv.chunk(3, dim=1), larger, 2)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_texts_without_rows_may_lie_behind_the_last_row():
+    qkv = torch.randn(9, 24)
+    found = padded(*qkv.chunk(3, dim=1), batch_of([4, 5, 0]), 2)
+    wanted = padded(*qkv.chunk(3, dim=1), batch_of([4, 5]), 2)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", EVERYWHERE)
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_value_that_is_not_finite_stays_in_its_text(way, bad):
+    qkv = torch.randn(9, 24)
+    wanted = way(*qkv.chunk(3, dim=1), batch_of([2, 7]), 2)
+    rows = [slice(0, 2), slice(2, 9)]
+    qkv[rows[bad]] = float("nan")
+    found = way(*qkv.chunk(3, dim=1), batch_of([2, 7]), 2)
+    assert found[rows[bad]].isnan().all()
+    torch.testing.assert_close(found[rows[1 - bad]], wanted[rows[1 - bad]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_dtype_of_the_input_comes_out(dtype):
     qkv = torch.randn(9, 24).to(dtype)

@@ -22,7 +22,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads
         num_heads: heads that share the hidden size.
 
     Returns:
-        (tokens, hidden), in the dtype of what came in; zeros for rows that belong to no text.
+        (tokens, hidden), in the dtype of what came in. Rows that belong to no text are zeros, or anything
+        where flash attention does not write them; they never enter another row.
     """
     if query.device.type == "cpu":
         return grouped(query, key, value, batch, num_heads)
@@ -52,7 +53,10 @@ def grouped(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: 
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
-    """Flash attention over packed texts (Dao 2023), for half precision on CUDA: one call a batch."""
+    """Flash attention over packed texts (Dao 2023), for half precision on CUDA: one call a batch.
+
+    Where texts begin and end is read on the device; `max_seqlen` may be larger than the longest of them.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     tokens, hidden = query.shape
@@ -64,15 +68,18 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: i
 
 
 def padded(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
-    """Padded for this one step, where a call costs more than the padding: other formats on a GPU.
+    """Padded for this one step, where a call costs more than the padding: other formats on a GPU, and MPS.
 
-    Keys of the padding are masked, so that no text sees them.
+    Keys of the padding are masked, so that no text sees them. Nothing waits for the device, and of the
+    batch's numbers only `max_seqlen` shapes anything: so a captured graph serves every batch of its size.
     """
     tokens, hidden = query.shape
     position = torch.arange(batch.max_seqlen, device=query.device)
     starts, lengths = batch.cu_seqlens[:-1, None].long(), batch.cu_seqlens.diff()[:, None]
     inside = position < lengths  # (texts, longest)
-    places = torch.where(inside, starts + position, starts)
+    # A text is padded with its own first row: a neighbour's infinities would get through a mask. Clamped for
+    # texts without tokens, which may begin behind the last row.
+    places = torch.where(inside, starts + position, starts).clamp(max=tokens - 1)
     # (texts, heads, longest, width)
     queries, keys, values = (
         rows[places].view(*places.shape, num_heads, hidden // num_heads).transpose(1, 2)
@@ -80,6 +87,7 @@ def padded(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: i
     )
     mask = inside[:, None, None, :]
     mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    found = query.new_zeros(tokens, hidden)
-    found[: batch.num_tokens] = mixed.transpose(1, 2).flatten(2)[inside]
-    return found
+    # What was computed for padding goes to a row behind all others, and no further.
+    found = query.new_zeros(tokens + 1, hidden)
+    found[torch.where(inside, places, tokens)] = mixed.transpose(1, 2).flatten(2)
+    return found[:tokens]
