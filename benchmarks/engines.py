@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+# Tercet's precisions that have goals, each a column of the page's first table.
+SCHEMES = ("float32", "float16", "int8", "int8-fast")
+PEERS, RUNTIMES = ".venv-bench-peers", ".venv-bench-runtimes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class Engine:
         options: sent with every request.
         graph: the exported graph it runs, below the shape's folder of exports.
         outputs: "dense", or "all" three.
-        exact: whether it computes in float32.
+        dtype: that its linear layers compute in; None where the model's file or a plan decides.
         shares: the engine whose process it runs in; None for one of its own.
     """
 
@@ -33,58 +38,57 @@ class Engine:
     options: dict[str, Any] = field(default_factory=dict)
     graph: str | None = None
     outputs: str = "dense"
-    exact: bool = True
+    dtype: str | None = "float32"
     shares: str | None = None
 
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in float32."""
+        return self.dtype == "float32"
 
-PEERS, RUNTIMES = ".venv-bench-peers", ".venv-bench-runtimes"
-ENGINES = {
-    engine.name: engine
-    for engine in (
-        Engine("tercet", "Tercet float32", "tercet", None, {"precision": "float32"}),
-        Engine(
-            "tercet-all",
-            "Tercet float32, all three",
-            "tercet",
-            None,
-            {"precision": "float32"},
-            outputs="all",
-            shares="tercet",
-        ),
-        Engine("tercet-auto", "Tercet auto", "tercet", None, {"precision": "auto"}, exact=False),
-        Engine("tercet-bfloat16", "Tercet bfloat16", "tercet", None, {"precision": "bfloat16"}, exact=False),
-        Engine("tercet-float16", "Tercet float16", "tercet", None, {"precision": "float16"}, exact=False),
-        Engine("st", "sentence-transformers", "sentence_transformers", PEERS, {"dtype": "float32"}),
-        Engine("st-default", "sentence-transformers, as stored", "sentence_transformers", PEERS, exact=False),
-        Engine("fe", "FlagEmbedding, defaults", "flag_embedding", PEERS, outputs="all"),
-        Engine(
-            "fe-32",
-            "FlagEmbedding, batches of 32",
-            "flag_embedding",
-            PEERS,
-            {"batch_size": 32},
-            outputs="all",
-            shares="fe",
-        ),
-        Engine("openvino", "OpenVINO float32", "openvino", RUNTIMES, graph="openvino/model.xml"),
-        Engine(
-            "openvino-int8",
-            "OpenVINO int8",
-            "openvino",
-            RUNTIMES,
-            graph="openvino-int8/model.xml",
-            exact=False,
-        ),
-        Engine("onnx", "ONNX Runtime float32", "onnxruntime", RUNTIMES, graph="onnx/model.onnx"),
-        Engine(
-            "onnx-int8",
-            "ONNX Runtime int8",
-            "onnxruntime",
-            RUNTIMES,
-            graph="onnx-int8/model.onnx",
-            exact=False,
-        ),
+
+def ours(precision: str, *, three: bool = False) -> str:
+    """The name of Tercet's engine at a precision, with dense vectors or all three outputs."""
+    name = "tercet" if precision == "float32" else f"tercet-{precision}"
+    return f"{name}-all" if three else name
+
+
+def _ours(precision: str) -> tuple[Engine, Engine]:
+    """Tercet at a precision: dense vectors, and all three outputs in the same process."""
+    title = f"Tercet {precision}"
+    dtype = None if precision == "auto" else precision.removesuffix("-fast")
+    dense = Engine(ours(precision), title, "tercet", None, {"precision": precision}, dtype=dtype)
+    three = replace(
+        dense, name=ours(precision, three=True), title=f"{title}, all three", outputs="all", shares=dense.name
     )
+    return dense, three
+
+
+_THEIRS = (
+    Engine("st", "sentence-transformers", "sentence_transformers", PEERS, {"dtype": "float32"}),
+    Engine("st-default", "sentence-transformers, as stored", "sentence_transformers", PEERS, dtype=None),
+    Engine("fe", "FlagEmbedding, defaults", "flag_embedding", PEERS, outputs="all"),
+    Engine(
+        "fe-32",
+        "FlagEmbedding, batches of 32",
+        "flag_embedding",
+        PEERS,
+        {"batch_size": 32},
+        outputs="all",
+        shares="fe",
+    ),
+    Engine("openvino", "OpenVINO float32", "openvino", RUNTIMES, graph="openvino/model.xml"),
+    Engine(
+        "openvino-int8", "OpenVINO int8", "openvino", RUNTIMES, graph="openvino-int8/model.xml", dtype="int8"
+    ),
+    Engine("onnx", "ONNX Runtime float32", "onnxruntime", RUNTIMES, graph="onnx/model.onnx"),
+    Engine(
+        "onnx-int8", "ONNX Runtime int8", "onnxruntime", RUNTIMES, graph="onnx-int8/model.onnx", dtype="int8"
+    ),
+)
+PRECISIONS = (*SCHEMES, "bfloat16", "auto")
+ENGINES = {
+    engine.name: engine for engine in (*(e for precision in PRECISIONS for e in _ours(precision)), *_THEIRS)
 }
 
 
@@ -149,19 +153,26 @@ SHORT: Meetings = {
     },
     "m3-24": {"A": (1, ("tercet", "st")), "query": (3, ("tercet", "st"))},
 }
-TRY: Meetings = {"tiny": {name: (2, (*_M3, "tercet-auto")) for name in ("A", "query")}}
+TRY: Meetings = {"tiny": {name: (2, _M3) for name in ("A", "query")}}
 
 
 def with_precisions(meetings: Meetings, precisions: tuple[str, ...]) -> Meetings:
-    """The same with Tercet at other precisions wherever it stands."""
-    extra = tuple(f"tercet-{name}" for name in precisions if name != "float32")
-    return {
-        shape: {
-            workload: (number, (*engines, *(name for name in extra if name not in engines)))
-            for workload, (number, engines) in places.items()
-        }
-        for shape, places in meetings.items()
-    }
+    """The same with Tercet at other precisions wherever it stands, with as many outputs.
+
+    What a plan chooses is measured with dense vectors alone: it is one of the others.
+    """
+    found: Meetings = {}
+    for shape, places in meetings.items():
+        found[shape] = {}
+        for workload, (number, engines) in places.items():
+            extra = [
+                ours(precision, three=three)
+                for precision in precisions
+                for three in (False, True)
+                if ours("float32", three=three) in engines and not (three and precision == "auto")
+            ]
+            found[shape][workload] = (number, tuple(dict.fromkeys((*engines, *extra))))
+    return found
 
 
 def select(meetings: Meetings, only: tuple[str, ...]) -> Meetings:

@@ -6,8 +6,8 @@ from typing import Any
 
 from engines import ENGINES, SHAPES
 from limits import Sizes
-from measure import lengths_of
-from models import BENCH, folder_of
+from measure import lengths_of, vectors_of
+from models import folder_of
 from samples import Row, Spread, Store, spread
 from workloads import WORKLOADS
 
@@ -46,10 +46,49 @@ class Figures:
 
     def tokens(self, shape: str, workload: str) -> int:
         """Real ones: what the model is given when nothing is padded."""
-        return sum(lengths_of(shape, workload))
+        return sum(self.lengths(shape, workload))
 
-    def flops(self, shape: str, workload: str) -> float:
-        return Sizes.of(folder_of(SHAPES[shape])).flops(lengths_of(shape, workload))
+    def sizes(self, shape: str) -> Sizes:
+        return Sizes.of(folder_of(SHAPES[shape]))
+
+    def lengths(self, shape: str, workload: str) -> list[int]:
+        """Tokens of each text."""
+        return lengths_of(shape, workload)
+
+    def dtype(self, shape: str, engine: str) -> str | None:
+        """What the engine's linear layers compute in: fixed, or as its plan came out."""
+        loads = self.store.find(kind="load", shape=shape, engine=ENGINES[engine].shares or engine)
+        planned = loads[-1]["facts"].get("dtype") if loads and ENGINES[engine].worker == "tercet" else None
+        return ENGINES[engine].dtype or planned
+
+    def limit(self, shape: str, workload: str, dtype: str) -> float | None:
+        """Seconds that are the least here: linear layers at their dtype's peak, attention at float32's."""
+        linear, attention = self.peak(dtype), self.peak("float32")
+        if not linear or not attention:
+            return None
+        return self.sizes(shape).least_seconds(self.lengths(shape, workload), linear, attention)
+
+    def share(self, shape: str, workload: str, engine: str) -> float | None:
+        """Of the physical limit at the engine's own dtype, 0 to 1."""
+        seconds, dtype = self.seconds(shape, workload, engine), self.dtype(shape, engine)
+        limit = self.limit(shape, workload, dtype) if dtype else None
+        return limit / seconds.median if seconds and limit else None
+
+    def absent(self, engine: str) -> str | None:
+        """Why an engine does not run here; None where it does, or where nobody tried."""
+        name = ENGINES[engine].shares or engine
+        if self.store.find(kind="speed", engine=name):
+            return None
+        rows = self.store.find(kind="absent", engine=name)
+        return " ".join(str(rows[-1]["reason"]).split()) if rows else None
+
+    def absentees(self, shape: str | None = None) -> list[str]:
+        """The engines that do not run here (of a shape), each by the name of its process."""
+        rows = (
+            self.store.find(kind="absent") if shape is None else self.store.find(kind="absent", shape=shape)
+        )
+        named = {row["engine"] for row in rows if self.absent(row["engine"])}
+        return [engine for engine in ENGINES if engine in named]
 
     def padding(self, shape: str, workload: str, engine: str) -> float | None:
         """Computed over real tokens."""
@@ -61,12 +100,20 @@ class Figures:
         found = [value for kind in ("instructions", "products") if (value := self._rate(kind, dtype))]
         return max(found, default=None)
 
+    def instruction(self, dtype: str) -> float | None:
+        return self._rate("instructions", dtype)
+
     def product(self, dtype: str) -> float | None:
         return self._rate("products", dtype)
 
     def _rate(self, kind: str, dtype: str) -> float | None:
-        rates = [row[kind][dtype] for row in self.store.find(kind="peak") if dtype in row[kind]]
-        return max(rates, default=None)
+        # A peak that was measured beside other processes is none: it would flatter every share.
+        rows = self.store.find(kind="peak", clean=True) or self.store.find(kind="peak")
+        return max((row[kind][dtype] for row in rows if dtype in row[kind]), default=None)
+
+    def peaks_are_clean(self) -> bool:
+        """Whether the peaks were measured while nothing disturbed them."""
+        return bool(self.store.find(kind="peak", clean=True))
 
     def anonymous(self, file: str, engine: str) -> int | None:
         rows = self.store.find(kind="memory", file=file, engine=engine)
@@ -83,12 +130,13 @@ class Figures:
         """Mean and worst 1 - cosine of an engine's dense vectors to those of Tercet in float32."""
         import numpy as np
 
-        paths = [BENCH / "vectors" / f"{shape}-{workload}-{name}.npy" for name in ("tercet", engine)]
+        from retrieval import distances
+
+        paths = [vectors_of(self.store, shape, workload, name) for name in ("tercet", engine)]
         if not all(path.exists() for path in paths):
             return None
-        ours, theirs = (np.load(path).astype(np.float64) for path in paths)
-        norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        apart = 1 - (ours * theirs).sum(1) / norms
+        ours, theirs = (np.load(path) for path in paths)
+        apart = distances(ours, theirs)
         return float(apart.mean()), float(apart.max())
 
     def picture(self) -> dict[str, Any]:

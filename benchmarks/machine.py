@@ -14,7 +14,13 @@ from engines import ROOT
 
 # What decides which kernels a library may take.
 TELLING = re.compile(r"^(avx2|fma|f16c|avx512\w*|avx_vnni|amx\w*|asimd\w*|sve\w*|bf16|i8mm)$")
+# What decides a sample: the library with its compiled kernels, the workers and their versions, the models,
+# the texts, and how they are timed. Pages, goals and pictures can change without a new measurement.
 CODE = ("src/tercet", "benchmarks/workers", "benchmarks/requirements")
+HOW = (
+    "drift", "export", "make_bge_m3", "measure", "peak", "processes", "quiet", "retrieval", "speed", "starts",
+    "workloads",
+)  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -45,10 +51,11 @@ def versions() -> dict[str, str]:
 
 
 def code() -> str:
-    """A hash of what is measured, so that samples of another state are not mixed in."""
+    """A hash of what is measured and how, so that samples of another state are not mixed in."""
     digest = hashlib.sha256()
-    for folder in CODE:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".txt"):
-                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    paths = [path for folder in CODE for path in sorted((ROOT / folder).rglob("*"))]
+    paths += [path for name in HOW for path in sorted((ROOT / "benchmarks").glob(f"{name}.*"))]
+    for path in paths:
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

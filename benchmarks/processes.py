@@ -24,7 +24,20 @@ QUIET = {
 
 
 class WorkerError(RuntimeError):
-    """The worker answered with an error, or ended."""
+    """The worker answered with an error, or ended.
+
+    Attributes:
+        engine: whose worker.
+        kind: the type of the worker's exception; None where it ended without an answer.
+    """
+
+    def __init__(self, engine: str, words: str, kind: str | None = None) -> None:
+        super().__init__(f"{engine}: {words}")
+        self.engine, self.words, self.kind = engine, words, kind
+
+
+class TimeUpError(WorkerError):
+    """The worker was ended in the middle of its work: the time for measuring was up."""
 
 
 class WorkerProcess:
@@ -35,11 +48,20 @@ class WorkerProcess:
         log: where its stderr goes.
         cache: the cache folder it sees, where Tercet remembers its probes.
         watch_memory: whether to look at RssAnon every few milliseconds.
+        until: by `time.monotonic()`: an answer that is not there by then is not waited for.
     """
 
-    def __init__(self, engine: Engine, log: Path, cache: Path, *, watch_memory: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        log: Path,
+        cache: Path,
+        *,
+        watch_memory: bool = False,
+        until: float | None = None,
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.engine, self.log, self.peak_anonymous = engine, log, 0
+        self.engine, self.log, self.peak_anonymous, self.until = engine, log, 0, until
         self.started = time.perf_counter()
         with log.open("a", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
@@ -64,20 +86,33 @@ class WorkerProcess:
 
         Raises:
             WorkerError: with the worker's own words.
+            TimeUpError: the worker did not answer in time, and was ended.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        timer = None
+        if self.until is not None:
+            timer = threading.Timer(max(0.0, self.until - time.monotonic()), self.process.kill)
+            timer.start()
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            if timer is not None:
+                timer.cancel()
         if not line:
-            raise WorkerError(f"{self.engine.name}: the worker ended; its last words are in {self.log}")
+            if self.until is not None and time.monotonic() >= self.until:
+                raise TimeUpError(self.engine.name, "was ended in the middle of its work: the time was up")
+            raise WorkerError(self.engine.name, f"the worker ended; its last words are in {self.log}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise WorkerError(f"{self.engine.name}: {answer['error']}; more in {self.log}")
+            kind, words = answer["kind"], answer["error"]
+            raise WorkerError(
+                self.engine.name, words if kind == "PrecisionError" else f"{kind}: {words}", kind
+            )
         return answer
 
     def close(self) -> None:

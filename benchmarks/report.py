@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engines import ENGINES, SHAPES
+from engines import ENGINES, SCHEMES, SHAPES
 from figures import Figures
-from goals import goals
-from samples import Store, digits, ratio
+from goals import Cell, goals
+from samples import Store, digits, ratio, spread
 from workloads import CRANFIELD
 
-WORDS = ("engine", "against", "on what", "dtype", "shape", "file")
-MET = {True: "yes", False: "**no**", None: "-"}
+WORDS = ("engine", "against", "on what", "dtype", "shape", "file", "scheme", "ran as")
+MET = {True: "yes", False: "**no**"}
 HOW_TO_READ = """\
 Everything is measured end to end: text in, vectors out, tokenisation and heads included, in one run on one
 machine. Each engine is loaded in a process of its own; the processes take turns, and only one works at a
@@ -35,15 +35,20 @@ post-training quantisation for transformers (12 texts) and ONNX Runtime's dynami
 channel).
 
 **Random weights** of BGE-M3's shape take as long as trained ones, but say nothing about drift: only MiniLM's
-does. *Share* is multiplications and additions of linear layers and attention on real tokens, over what the
-chip's float32 instructions do in registers alone. *Apart* is 1 - cosine to Tercet's float32 vectors of the
-same texts."""
+does. *Share* is of the physical limit: the time that the multiplications and additions on real tokens would
+take if linear layers ran at the peak of the engine's dtype and attention at float32's, over the time they
+took. *Apart* is 1 - cosine to Tercet's float32 vectors of the same texts."""
 
 
-def write(store: Store, form: str, path: Path) -> Figures:
-    """Write the page; the picture lies beside it under the same name."""
+def write(store: Store, form: str, path: Path, note: str = "") -> Figures:
+    """Write the page; the picture lies beside it under the same name.
+
+    Args:
+        note: what a reader must know before anything else: why measuring ended early.
+    """
     found = Figures(store)
-    parts = [_head(store, form, path), _goals(found), "## How to read it\n\n" + HOW_TO_READ, _peaks(found)]
+    parts = [_head(store, form, path, note), _goals(found), _absent(found)]
+    parts += ["## How to read it\n\n" + HOW_TO_READ, _peaks(found)]
     parts += [_speed(found, shape) for shape in found.shapes()]
     parts += [_cold(found), _memory(found), _drift(found), _plans(store), _failures(store)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +63,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
-def _head(store: Store, form: str, path: Path) -> str:
+def _head(store: Store, form: str, path: Path, note: str) -> str:
     machine, versions = store.identity["machine"], store.identity["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     source = "Cranfield abstracts" if CRANFIELD.exists() else "docstrings of Python's standard library"
@@ -74,8 +79,9 @@ def _head(store: Store, form: str, path: Path) -> str:
     return (
         "# Benchmarks\n\n"
         f"Written by `make bench` on {time.strftime('%Y-%m-%d')}.{forms[form]} Raw samples: "
-        f"`build/bench/{store.path.name}`.\n\n"
-        f"**Machine:** {machine['cpu']} ({machine['model']}), {machine['cores']} cores, "
+        f"`build/bench/{store.path.name}`, all of one source, {store.identity['code']}.\n\n"
+        + (f"**{note}**\n\n" if note else "")
+        + f"**Machine:** {machine['cpu']} ({machine['model']}), {machine['cores']} cores, "
         f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; "
         f"{' '.join(machine['flags'])}\n\n"
         f"**Versions:** {told}\n\n"
@@ -85,34 +91,51 @@ def _head(store: Store, form: str, path: Path) -> str:
 
 
 def _goals(found: Figures) -> str:
-    rows = [(goal.what, goal.goal, goal.measured, MET[goal.met], goal.basis) for goal in goals(found)]
-    return "## Goals of the float32 engine\n\n" + table(
-        ("against", "goal", "measured", "met", "on what"), rows
-    )
+    rows = [
+        (goal.what, *(_cell(goal.cells[scheme]) for scheme in SCHEMES), goal.basis) for goal in goals(found)
+    ]
+    columns = ("against", *(f"Tercet {scheme}" for scheme in SCHEMES), "on what")
+    return "## Goals\n\n" + table(columns, rows)
+
+
+def _cell(cell: Cell) -> str:
+    """What was measured, and below it the goal and whether it is met."""
+    if not cell.goal:
+        return cell.measured
+    told = f"goal {cell.goal}" if cell.met is None else f"{cell.goal}: {MET[cell.met]}"
+    return f"{cell.measured}<br>{told}"
+
+
+def _absent(found: Figures) -> str:
+    """The engines that do not run here, each with the reason."""
+    lines = [f"- {ENGINES[engine].title}: {found.absent(engine)}" for engine in found.absentees()]
+    return "## What does not run here\n\n" + "\n".join(lines) if lines else ""
 
 
 def _peaks(found: Figures) -> str:
     rows = []
     for dtype in ("float64", "float32", "bfloat16", "float16", "int8"):
-        rates = found.store.find(kind="peak")
-        instruction = max((row["instructions"].get(dtype, 0.0) for row in rates), default=0.0)
-        product = found.product(dtype)
-        if instruction or product:
-            rows.append(
-                (dtype, digits(instruction) if instruction else "-", digits(product) if product else "-")
-            )
+        rates = (found.instruction(dtype), found.product(dtype))
+        if any(rates):
+            rows.append((dtype, *(digits(rate) if rate else "-" for rate in rates)))
     if not rows:
         return ""
     title = "## What the chip could do, GFLOP/s\n\n"
+    if not found.peaks_are_clean():
+        title += (
+            "*Disturbed by other processes: the chip can do more, and every share is less than shown.*\n\n"
+        )
     return title + table(("dtype", "instructions, registers alone", "torch's best matrix product"), rows)
 
 
 def _speed(found: Figures, shape: str) -> str:
     parts = [f"## {SHAPES[shape].title}"]
+    rows: list[tuple[object, ...]]
     for workload in found.workloads(shape):
         tokens = found.tokens(shape, workload)
         title = f"### {found.workload_title(workload)}: {tokens:,} tokens\n\n"
         rows = [_row(found, shape, workload, engine, tokens) for engine in found.engines(shape, workload)]
+        rows += [(ENGINES[engine].title, "does not run here", *[""] * 6) for engine in found.absentees(shape)]
         columns = (
             "engine",
             "seconds",
@@ -133,15 +156,14 @@ def _row(found: Figures, shape: str, workload: str, engine: str, tokens: int) ->
     # All three outputs are compared with all three.
     three = ENGINES[engine].outputs == "all"
     base = found.seconds(shape, workload, "tercet-all" if three else "tercet")
-    padding, peak = found.padding(shape, workload, engine), found.peak("float32")
-    rate = found.flops(shape, workload) / seconds.median * 1e-9
+    padding, share = found.padding(shape, workload, engine), found.share(shape, workload, engine)
     faster = ratio(seconds, base) if base and ENGINES[engine].worker != "tercet" else None
     apart = found.agreement(shape, workload, engine) if engine != "tercet" else None
     return (
         ENGINES[engine].title,
         seconds,
         digits(tokens / seconds.median),
-        f"{rate / peak:.0%}" if peak and ENGINES[engine].exact else "",
+        f"{share:.0%}" if share else "",
         f"{padding:.2f}×" if padding else "",
         f"**{faster.median:.2f}×** ({faster.low:.2f}-{faster.high:.2f})" if faster else "",
         f"{faster.median / padding:.2f}×" if faster and padding else "",
@@ -152,7 +174,7 @@ def _row(found: Figures, shape: str, workload: str, engine: str, tokens: int) ->
 def _cold(found: Figures) -> str:
     rows = []
     for row in found.store.find(kind="first start"):
-        title = f"{ENGINES[row['engine']].title}, its very first start, which probes the machine"
+        title = f"{ENGINES[row['engine']].title}, its very first start: probes the machine, packs weights"
         rows.append((title, row["shape"], *_parts([row])))
     for shape in SHAPES:
         for engine in ENGINES:
@@ -169,8 +191,6 @@ def _cold(found: Figures) -> str:
 
 
 def _parts(samples: list[dict[str, object]]) -> list[str]:
-    from samples import spread
-
     return [str(spread(samples, name)) for name in ("seconds", "imports", "load", "first")]
 
 
@@ -196,17 +216,26 @@ def _memory(found: Figures) -> str:
 
 
 def _drift(found: Figures) -> str:
-    rows = [
-        (ENGINES[row["engine"]].title, f"{row['texts']:,}", f"{row['mean']:.1e}", f"{row['worst']:.1e}")
-        for row in found.store.find(kind="drift")
-    ]
+    rows = []
+    for row in found.store.find(kind="drift"):
+        shown = [f"{row['mean']:.1e}", f"{row['worst']:.1e}", "", "", ""]
+        if row.get("overlap") is not None:
+            shown[2] = f"{row['overlap']:.4f}"
+        if row.get("difference") is not None:
+            shown[3] = f"{row['ndcg']:.4f}"
+            shown[4] = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        rows.append((ENGINES[row["engine"]].title, row["against"], *shown))
     if not rows:
         return ""
+    documents = max(row["documents"] for row in found.store.find(kind="drift"))
     title = (
-        "## Drift on the packaged MiniLM\n\n1 - cosine to sentence-transformers in float64 on whole "
-        "documents, cut at 256 tokens.\n\n"
+        f"## Drift on the packaged MiniLM\n\n{documents:,} whole documents and their queries, cut at 256 "
+        "tokens: 1 - cosine of all of them; the share of each query's ten best documents that stay among the "
+        "ten best; nDCG@10 (linear gain) and its difference to the reference, with a 95 % bootstrap interval "
+        "over queries. float64 is sentence-transformers' and float32 is Tercet's.\n\n"
     )
-    return title + table(("engine", "documents", "mean", "worst"), rows)
+    columns = ("engine", "against", "mean 1 - cosine", "worst", "top-10 overlap", "nDCG@10", "difference")
+    return title + table(columns, rows)
 
 
 def _plans(store: Store) -> str:
@@ -224,5 +253,11 @@ def _plans(store: Store) -> str:
 
 
 def _failures(store: Store) -> str:
-    lines = {f"- {row['engine']}: {row['error']}" for row in store.find(kind="failure")}
-    return "## What did not run\n\n" + "\n".join(sorted(lines)) if lines else ""
+    """What went wrong and did not go right later."""
+    lines = set()
+    for row in store.find(kind="failure"):
+        key = {name: row[name] for name in ("shape", "workload", "engine", "file") if name in row}
+        if not store.find(kind=row.get("of"), **key):
+            where = ", ".join(str(row[name]) for name in ("of", "shape", "workload", "file") if name in row)
+            lines.add(f"- {row['engine']} ({where}): {' '.join(row['error'].split())}")
+    return "## What went wrong\n\n" + "\n".join(sorted(lines)) if lines else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -59,27 +60,38 @@ def ratio(theirs: Spread, ours: Spread) -> Spread:
 
 
 class Store:
-    """The file of samples: a run that was stopped goes on; another machine or version begins anew.
+    """The file of samples: a run that was stopped goes on.
 
     Args:
-        path: one JSON line a sample; the first line says of what machine and versions.
-        identity: machine and versions now.
+        path: one JSON line a sample; the first line says of what machine, versions and source.
+        identity: machine, versions and source now. A file of others is put aside, never added to.
         fresh: begin anew in any case.
+
+    Attributes:
+        set_aside: where samples that were there have gone, if they did.
     """
 
     def __init__(self, path: Path, identity: Row, *, fresh: bool = False) -> None:
         self.path, self.identity = path, identity
         self.rows: list[Row] = []
+        self.set_aside: Path | None = None
         if path.exists():
             rows = list(read(path))
             if rows and rows[0].get("identity") == identity and not fresh:
                 self.rows = rows[1:]
                 # What was cut short when a run was stopped must not spoil the next line.
-                path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                aside = path.with_name(f".{path.name}.part")
+                aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                aside.replace(path)
                 return
-            path.rename(free_name(path))
+            self.set_aside = path.rename(free_name(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write({"identity": identity}, "w")
+
+    @property
+    def key(self) -> str:
+        """Of the identity: what else belongs to these samples is kept under it."""
+        return key_of(self.identity)
 
     def add(self, **row: Any) -> Row:
         """Keep a sample, on disk at once."""
@@ -94,6 +106,11 @@ class Store:
     def _write(self, row: Row, mode: str) -> None:
         with self.path.open(mode, encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def key_of(identity: Row) -> str:
+    """Twelve characters that differ where machine, versions or source do."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read(path: Path) -> Iterator[Row]:

@@ -18,8 +18,10 @@ class FlagEmbeddingWorker:
 
         self.open = BGEM3FlagModel
 
-    def load(self, request: Request) -> dict[str, Any]:
+    def load(self, request: Request) -> None:
         self.model = self.open(request["folder"], devices="cpu")
+
+    def facts(self) -> dict[str, Any]:
         return {"dtype": str(next(self.model.model.parameters()).dtype)}
 
     def run(self, texts: Sequence[str], request: Request) -> Any:

@@ -19,7 +19,7 @@ class OnnxRuntimeWorker:
 
         self.onnxruntime, self.exported = onnxruntime, Exported
 
-    def load(self, request: Request) -> dict[str, Any]:
+    def load(self, request: Request) -> None:
         options = self.onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = self.onnxruntime.InferenceSession(
@@ -30,6 +30,8 @@ class OnnxRuntimeWorker:
             return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
         self.model = self.exported(request["folder"], forward)
+
+    def facts(self) -> dict[str, Any]:
         return {"version": self.onnxruntime.__version__}
 
     def run(self, texts: Sequence[str], request: Request) -> Any:

@@ -19,7 +19,7 @@ class OpenVinoWorker:
 
         self.openvino, self.exported = openvino, Exported
 
-    def load(self, request: Request) -> dict[str, Any]:
+    def load(self, request: Request) -> None:
         core = self.openvino.Core()
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         compiled = core.compile_model(request["graph"], "CPU", settings)
@@ -31,6 +31,8 @@ class OpenVinoWorker:
             return compiled({name: value for name, value in given.items() if name in names})[output]
 
         self.model = self.exported(request["folder"], forward)
+
+    def facts(self) -> dict[str, Any]:
         return {"version": self.openvino.__version__}
 
     def run(self, texts: Sequence[str], request: Request) -> Any:

@@ -1,9 +1,10 @@
 """What every worker shares: requests and answers as JSON lines over stdin and stdout. Standard library alone.
 
-A worker is a class with `imports()`, `load(request)`, `run(texts, request)` and `counting(texts, request)`;
-`serve` does the rest. Requests:
+A worker is a class with `imports()`, `load(request)`, `facts()`, `run(texts, request)` and
+`counting(texts, request)`; `serve` does the rest. Requests:
 
-    {"do": "load", "folder": ..., ...}                       -> {"imports": s, "load": s, "status": {...}}
+    {"do": "load", "folder": ..., ...}                       -> {"imports": s, "load": s, "facts": {...}, ...}
+        also "told": the seconds that saying the facts took, and "status"
     {"do": "run", "texts": PATH, "outputs": "dense", ...}    -> {"seconds": [...], "status": {...}}
         "least": again and again for so many seconds, once by default; "count": also say what was computed;
         "save": where the dense vectors go (.npy)
@@ -31,8 +32,11 @@ class Worker(Protocol):
     def imports(self) -> None:
         """Import what the engine needs."""
 
-    def load(self, request: Request) -> dict[str, Any]:
-        """Load the model; facts to print: versions, the plan."""
+    def load(self, request: Request) -> None:
+        """Load the model."""
+
+    def facts(self) -> dict[str, Any]:
+        """What to print of what was loaded: versions, the plan."""
 
     def run(self, texts: Sequence[str], request: Request) -> Any:
         """Embed the texts; (texts, dim) of the dense vectors as numpy."""
@@ -54,7 +58,7 @@ def serve(worker: Worker) -> None:
             answer = _answer(worker, request)
         except Exception as error:  # the parent prints it and goes on with the other engines
             traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            answer = {"error": str(error), "kind": type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -64,9 +68,12 @@ def _answer(worker: Worker, request: Request) -> dict[str, Any]:
         started = perf_counter()
         worker.imports()
         imported = perf_counter()
-        facts = worker.load(request)
+        worker.load(request)
         done = perf_counter()
-        return {"imports": imported - started, "load": done - imported, "facts": facts, "status": status()}
+        found, facts = status(), worker.facts()
+        told = perf_counter() - done
+        times = {"imports": imported - started, "load": done - imported, "told": told}
+        return {**times, "facts": facts, "status": found}
     texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
     seconds: list[float] = []
     vectors = None

@@ -18,10 +18,12 @@ class SentenceTransformersWorker:
 
         self.open = SentenceTransformer
 
-    def load(self, request: Request) -> dict[str, Any]:
+    def load(self, request: Request) -> None:
         dtype = request.get("dtype")
         options = {} if dtype is None else {"model_kwargs": {"dtype": dtype}}
         self.model = self.open(request["folder"], device="cpu", **options)
+
+    def facts(self) -> dict[str, Any]:
         return {"dtype": str(next(self.model.parameters()).dtype)}
 
     def run(self, texts: Sequence[str], request: Request) -> Any:

@@ -1,6 +1,6 @@
 import pytest
 
-from engines import ENGINES, FULL, SHAPES, SHORT, TRY, select, with_precisions
+from engines import ENGINES, FULL, SCHEMES, SHAPES, SHORT, TRY, ours, select, with_precisions
 from exported import batches
 from limits import Sizes
 from workloads import WORKLOADS
@@ -30,6 +30,21 @@ def test_other_precisions_join_wherever_tercet_stands():
     assert found == {"minilm": {"A": (3, ("tercet", "st", "tercet-bfloat16"))}}
 
 
+def test_other_precisions_make_all_three_outputs_where_float32_does_and_a_plan_dense_alone():
+    found = with_precisions({"m3-6": {"A": (1, ("tercet", "tercet-all", "fe"))}}, ("int8-fast", "auto"))
+    expected = ("tercet", "tercet-all", "fe", "tercet-int8-fast", "tercet-int8-fast-all", "tercet-auto")
+    assert found == {"m3-6": {"A": (1, expected)}}
+
+
+def test_every_precision_with_goals_has_engines_of_its_dtype():
+    for scheme in SCHEMES:
+        dense, three = ENGINES[ours(scheme)], ENGINES[ours(scheme, three=True)]
+        assert dense.options == three.options == {"precision": scheme}
+        assert (dense.outputs, three.outputs, three.shares) == ("dense", "all", dense.name)
+        assert dense.dtype == scheme.removesuffix("-fast")
+        assert dense.exact == (scheme == "float32")
+
+
 def test_an_engine_that_shares_a_process_shares_what_is_loaded():
     for engine in ENGINES.values():
         if engine.shares:
@@ -50,3 +65,16 @@ def test_flops_are_those_of_the_published_shape():
     sizes = Sizes(24, 1024, 4096)
     assert sizes.flops([1]) == pytest.approx(2 * 302e6, rel=0.01)
     assert sizes.flops([512]) - 512 * sizes.flops([1]) == pytest.approx(4 * 512 * 511 * 1024 * 24)
+
+
+def test_at_one_rate_the_least_time_is_the_operations_over_the_rate():
+    sizes, lengths = Sizes(2, 8, 16), [3, 5]
+    assert sizes.least_seconds(lengths, 10.0, 10.0) == pytest.approx(sizes.flops(lengths) * 1e-10)
+
+
+def test_attention_is_counted_at_its_own_rate():
+    sizes, lengths = Sizes(2, 8, 16), [3, 5]
+    attention = sizes.parts(lengths)["attention"]
+    assert attention == 4 * 2 * 8 * (9 + 25)
+    slower = sizes.least_seconds(lengths, 10.0, 5.0) - sizes.least_seconds(lengths, 10.0, 10.0)
+    assert slower == pytest.approx(attention * 1e-10)

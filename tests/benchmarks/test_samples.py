@@ -1,6 +1,6 @@
 import pytest
 
-from samples import Spread, Store, digits, ratio, spread
+from samples import Spread, Store, digits, key_of, ratio, spread
 
 
 def row(seconds, clean=True):
@@ -58,5 +58,13 @@ def test_a_line_cut_short_does_not_spoil_the_next(tmp_path):
 def test_another_machine_or_a_wish_begins_anew_and_keeps_the_old_file(tmp_path, identity, fresh):
     path = tmp_path / "results.json"
     Store(path, {"machine": "here"}).add(kind="speed")
-    assert Store(path, identity, fresh=fresh).rows == []
-    assert (tmp_path / "results-1.json").exists()
+    again = Store(path, identity, fresh=fresh)
+    assert again.rows == []
+    assert again.set_aside == tmp_path / "results-1.json"
+    assert Store(again.set_aside, {"machine": "here"}).find(kind="speed")
+
+
+def test_a_key_differs_where_anything_differs_and_not_with_the_order():
+    here = {"machine": "here", "code": "a"}
+    assert key_of(here) == key_of({"code": "a", "machine": "here"})
+    assert key_of(here) != key_of({**here, "code": "b"})
