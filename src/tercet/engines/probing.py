@@ -7,7 +7,7 @@ samples of the same work lie apart.
 
 from __future__ import annotations
 
-__all__ = ["PRODUCTS", "STATED_DRIFT", "probe_torch", "time_interleaved"]
+__all__ = ["CRANFIELD", "PRODUCTS", "STATED_DRIFT", "probe_linear", "probe_torch", "time_interleaved"]
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -29,14 +29,17 @@ from tercet.precision.scheme import Drift, Scheme
 
 logger = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
+# (tokens, in), (out, in), (out,) in float64
+_Operands = tuple[Tensor, Tensor, Tensor]
 
-_CRANFIELD = "all-MiniLM-L6-v2, Cranfield's 1,400 documents and 225 queries, torch 2.13.0 on a CPU"
+# Where stated drifts were measured.
+CRANFIELD = "all-MiniLM-L6-v2, Cranfield's 1,400 documents and 225 queries, torch 2.13.0 on a CPU"
 # How far dense vectors move from float32 on real texts (benchmarks/scheme_drift.py measures it).
 STATED_DRIFT: Mapping[DType, Drift] = {
     DType.FLOAT64: Drift(0.0, 0.0, "wider than float32"),
     DType.FLOAT32: Drift(0.0, 0.0, "the reference itself"),
-    DType.BFLOAT16: Drift(4.8e-5, 8.9e-5, _CRANFIELD),
-    DType.FLOAT16: Drift(7.7e-7, 1.3e-6, _CRANFIELD),
+    DType.BFLOAT16: Drift(4.8e-5, 8.9e-5, CRANFIELD),
+    DType.FLOAT16: Drift(7.7e-7, 1.3e-6, CRANFIELD),
 }
 
 # Ways to do a linear layer, by the name that a plan carries.
@@ -88,6 +91,49 @@ def probe_torch(
     return measured
 
 
+def probe_linear(
+    packs: Mapping[Scheme, Callable[[Tensor], Product]],
+    *,
+    drifts: Mapping[Scheme, Drift],
+    kernel: str | None = None,
+    native: bool | None = None,
+    attempts: int = _ATTEMPTS,
+) -> dict[Scheme, Measured]:
+    """What an engine's own linear layers do on a CPU, against the fastest float32 of torch in the same run.
+
+    Args:
+        packs: scheme -> what makes a product of a weight (out, in) float32.
+        drifts: what each scheme states of its drift.
+        kernel: the engine's name for what is measured here.
+        native: whether the hardware computes in these formats, where the engine knows; else the timing tells.
+        attempts: how often a disturbed timing is tried; the last is given back as not quiet.
+    """
+    plain = torch.device("cpu")
+
+    def packed(scheme: Scheme, operands: _Operands) -> Callable[[], Tensor]:
+        x, weight, bias = (tensor.float() for tensor in operands)
+        product = packs[scheme](weight)
+        return lambda: product(x, weight, bias)
+
+    def work(operands: _Operands) -> dict[Scheme | str, Callable[[], object]]:
+        found: dict[Scheme | str, Callable[[], object]] = {
+            name: _linear(plain, DType.FLOAT32, name, *operands) for name in names
+        }
+        return found | {scheme: packed(scheme, operands) for scheme in packs}
+
+    measured = {}
+    with torch.inference_mode():
+        names = _kernels(plain, DType.FLOAT32)
+        seconds, quiet = _time_shapes(plain, work, attempts)
+        base = min(seconds[name] for name in names)
+        for scheme in packs:
+            relative = seconds[scheme] / base
+            error = _error_of(partial(packed, scheme))
+            known = native if native is not None else _native(scheme.dtype, relative, error)
+            measured[scheme] = Measured(relative, error, known, None, drifts.get(scheme), quiet, kernel)
+    return measured
+
+
 def time_interleaved(
     work: Mapping[K, Callable[[], object]],
     *,
@@ -122,28 +168,36 @@ def time_interleaved(
 def _time_products(
     device: torch.device, dtypes: set[DType], attempts: int
 ) -> tuple[dict[tuple[DType, str], float], bool]:
-    """Best time of each product in each dtype, as geometric mean over the shapes.
+    """Best time of each product in each dtype, as geometric mean over the shapes."""
+    ordered = sorted(dtypes, key=lambda dtype: dtype.value)
+    pairs = [(dtype, kernel) for dtype in ordered for kernel in _kernels(device, dtype)]
+    return _time_shapes(
+        device, lambda operands: {pair: _linear(device, *pair, *operands) for pair in pairs}, attempts
+    )
+
+
+def _time_shapes(
+    device: torch.device, work_of: Callable[[_Operands], Mapping[K, Callable[[], object]]], attempts: int
+) -> tuple[dict[K, float], bool]:
+    """Best time of each piece of work, as geometric mean over the shapes; and whether all was quiet.
 
     The best of a quiet attempt, else of all. The shapes share the repetitions: a busy machine costs no more.
     """
     shapes = _CPU_SHAPES if device.type == "cpu" else _GPU_SHAPES
-    ordered = sorted(dtypes, key=lambda dtype: dtype.value)
-    pairs = [(dtype, kernel) for dtype in ordered for kernel in _kernels(device, dtype)]
-    best: dict[tuple[DType, str], list[float]] = {pair: [] for pair in pairs}
+    best: dict[K, list[float]] = {}
     quiet, repetitions = True, attempts - 1
     synchronise = partial(_synchronise, device)
     for shape in shapes:
-        operands = _operands(shape)
-        work = {pair: _linear(device, *pair, *operands) for pair in pairs}
+        work = work_of(_operands(shape))
         least, shape_quiet = time_interleaved(work, synchronise=synchronise)
         while not shape_quiet and repetitions > 0:
             repetitions -= 1
             seconds, shape_quiet = time_interleaved(work, synchronise=synchronise)
-            least = seconds if shape_quiet else {pair: min(least[pair], seconds[pair]) for pair in pairs}
+            least = seconds if shape_quiet else {key: min(least[key], seconds[key]) for key in work}
         quiet = quiet and shape_quiet
-        for pair in pairs:
-            best[pair].append(least[pair])
-    return {pair: geometric_mean(found) for pair, found in best.items()}, quiet
+        for key in work:
+            best.setdefault(key, []).append(least[key])
+    return {key: geometric_mean(found) for key, found in best.items()}, quiet
 
 
 def _failure(device: torch.device, dtype: DType) -> str | None:
@@ -188,11 +242,16 @@ def _failure(device: torch.device, dtype: DType) -> str | None:
 
 def _max_error(device: torch.device, dtype: DType, kernel: str) -> float:
     """Largest error of a product, its operands' rounding included, relative to the largest exact value."""
-    x, weight, bias = _operands(_CPU_SHAPES[0])
+    return _error_of(lambda operands: _linear(device, dtype, kernel, *operands))
+
+
+def _error_of(product_of: Callable[[_Operands], Callable[[], Tensor]]) -> float:
+    """The same of any product that is made of the operands."""
+    x, weight, bias = operands = _operands(_CPU_SHAPES[0])
     half = x.shape[1] // 2
     # Summed in two halves: another order than any product's, so that float64 has an error to show as well.
     exact = x[:, :half] @ weight[:, :half].T + x[:, half:] @ weight[:, half:].T + bias
-    found = _linear(device, dtype, kernel, x, weight, bias)().cpu().double()
+    found = product_of(operands)().cpu().double()
     return float((found - exact).abs().max() / exact.abs().max())
 
 
@@ -211,7 +270,7 @@ def _native(dtype: DType, relative: float, error: float) -> bool | None:
     return False if relative > 3 else None
 
 
-def _operands(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def _operands(shape: tuple[int, int, int]) -> _Operands:
     """(tokens, in), (out, in), (out,) in float64 on the CPU, the same each time."""
     tokens, inner, outer = shape
     generator = torch.Generator().manual_seed(1)

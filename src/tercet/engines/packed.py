@@ -1,0 +1,120 @@
+"""Encoders on the CPU whose linear layers an engine packs in its own way; the rest is as torch has it."""
+
+from __future__ import annotations
+
+__all__ = ["LinearWeight", "PackedEncoder", "load_packed"]
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tercet.batch import Batch
+from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.layout import Checkpoint
+from tercet.encoders import Encoder
+from tercet.engines.heap import give_back_free_memory
+from tercet.layers.linear import Linear, Product
+from tercet.model import check_encoder
+from tercet.precision.dtype import DType
+
+_BATCHES_BETWEEN_TRIMS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeight:
+    """The weight of one linear layer in its file: several tensors, one above the other, where it is fused.
+
+    Attributes:
+        path: the layer's name in the encoder: "layers.0.qkv.fused".
+        shape: (out, in).
+        parts: its tensors, in the order of their rows.
+        checkpoint: where they are.
+    """
+
+    path: str
+    shape: tuple[int, int]
+    parts: tuple[TensorInfo, ...]
+    checkpoint: Checkpoint
+
+    def read(self) -> Tensor:
+        """(out, in) float32 in memory of its own."""
+        whole = torch.empty(self.shape)
+        row = 0
+        for info in self.parts:
+            part = self.checkpoint.read(info, DType.FLOAT32)
+            whole[row : row + len(part)] = part
+            row += len(part)
+            self.checkpoint.release(info)
+        return whole
+
+
+def load_packed(checkpoint: Checkpoint, products: Callable[[list[LinearWeight]], list[Product]]) -> nn.Module:
+    """The encoder with what `products` makes of its linear layers; their own weights stay without memory.
+
+    Biases and norms are float32; tables of embeddings stay as they are stored, mapped from the file.
+
+    Args:
+        checkpoint: where the weights are.
+        products: given all linear layers of the encoder, one product for each.
+    """
+    module, names = check_encoder(checkpoint)
+    layers = {path: part for path, part in module.named_modules() if isinstance(part, Linear)}
+    parts: dict[str, list[tuple[int, TensorInfo]]] = defaultdict(list)
+    for name, target in names.items():
+        owner, _, leaf = target.parameter.rpartition(".")
+        info = checkpoint.tensors[name]
+        if owner in layers and leaf == "weight":
+            parts[owner].append((target.first_row or 0, info))
+            continue
+        place = module.get_submodule(owner)
+        tensor = checkpoint.read(info, _kept_as(info) if isinstance(place, nn.Embedding) else DType.FLOAT32)
+        if target.first_row is None:
+            setattr(place, leaf, nn.Parameter(tensor, requires_grad=False))
+            continue
+        whole = getattr(place, leaf)
+        if whole.is_meta:
+            whole = nn.Parameter(torch.empty(whole.shape), requires_grad=False)
+            setattr(place, leaf, whole)
+        whole.data[target.first_row : target.first_row + len(tensor)] = tensor
+    weights = [
+        LinearWeight(
+            path,
+            (layer.out_features, layer.in_features),
+            tuple(info for _, info in sorted(parts[path], key=lambda part: part[0])),
+            checkpoint,
+        )
+        for path, layer in layers.items()
+    ]
+    for weight, product in zip(weights, products(weights), strict=True):
+        layers[weight.path].product = product
+    return module
+
+
+def _kept_as(info: TensorInfo) -> DType:
+    """As stored, where the rows of a few tokens can be widened to float32."""
+    stored = DType.parse(info.dtype)
+    return stored if stored in (DType.FLOAT16, DType.BFLOAT16) else DType.FLOAT32
+
+
+class PackedEncoder:
+    """The forward of such an encoder."""
+
+    def __init__(self, encoder: nn.Module, token_budget: int) -> None:
+        self.device = torch.device("cpu")
+        self._encoder = cast(Encoder, encoder)
+        self._trim_after = _BATCHES_BETWEEN_TRIMS * token_budget
+        self._tokens_since_trim = 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) of the last layer, in float32."""
+        with torch.inference_mode():
+            hidden = self._encoder(batch)
+        self._tokens_since_trim += batch.num_tokens
+        if self._tokens_since_trim > self._trim_after:
+            self._tokens_since_trim = 0
+            give_back_free_memory()
+        return hidden
