@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["capability", "make_plan", "plan", "probe", "remembered_in"]
+__all__ = ["capability", "kernels_here", "make_plan", "plan", "probe", "remembered_in"]
 
 import hashlib
 import json
@@ -22,6 +22,7 @@ from tercet.checkpoint.source import find
 from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
 from tercet.errors import CheckpointError, InputError, PrecisionError, UnknownNameError, nearest
+from tercet.kernels.native import absence, library
 from tercet.model import named_outputs
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.hardware import (
@@ -182,6 +183,12 @@ def plan(
     )
 
 
+def kernels_here() -> str:
+    """The best instruction level of the native kernels that runs here, or why there are none."""
+    found = library()
+    return f"none: {absence()}" if found is None else found.level
+
+
 def remembered_in(device: str) -> Path:
     """The file in which what was measured of a device is remembered, whether it is there yet or not."""
     return user_cache() / _file(_key(device))
@@ -271,6 +278,7 @@ def _key(device: str) -> dict[str, Any]:
         "features": list(device_features(device)),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "kernels": kernels_here(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "schemes": [scheme.to_json() for name in ENGINES.names() for scheme in ENGINES[name].schemes(device)],
     }

@@ -43,6 +43,15 @@ def test_the_page_has_the_machine_the_table_and_what_auto_would_do(
         capability(table), features=("avx2", "avx512f"), memory_limit="the cgroup /sys/fs/cgroup/job"
     )
     calls = install(monkeypatch, found)
+    monkeypatch.setattr(planner, "library", lambda: None)
+    monkeypatch.setattr(
+        planner,
+        "absence",
+        lambda: (
+            "this installation was built without a C++ compiler; install one (Debian: "
+            "apt install g++) and install tercet again from its source"
+        ),
+    )
     assert main(["doctor"]) == 0
     page = capsys.readouterr().out
     assert calls == [(None, False)]
@@ -55,6 +64,7 @@ def test_the_page_has_the_machine_the_table_and_what_auto_would_do(
         FAILURE,
         "auto stays with float32 (torch_packed)",
         "Not remembered",
+        "  kernels   none: this installation was built without a C++ compiler",
     ):
         assert part in page, part
     assert all(len(line) <= 110 for line in page.splitlines())
@@ -77,6 +87,7 @@ def test_json_has_the_same_numbers(
     assert Capability.from_json(report["capability"]) == found
     assert report["auto"]["scheme"] == scheme(F16).to_json()
     assert report["remembered"] is None
+    assert report["kernels"] == planner.kernels_here()
     assert set(report["versions"]) == {"tercet", "torch", "Python"}
 
 

@@ -33,7 +33,7 @@ def doctor(
     tercet doctor
     tercet doctor --device cpu --json
     """
-    from tercet.planner import capability, remembered_in
+    from tercet.planner import capability, kernels_here, remembered_in
     from tercet.precision.choice import choose_scheme
     from tercet.precision.dtype import Wish
 
@@ -43,13 +43,19 @@ def doctor(
     place = str(remembered) if remembered.is_file() else None
     if as_json:
         auto = {"scheme": choice.scheme.to_json(), "reasons": list(choice.reasons)}
-        report = {"versions": _versions(), "capability": found.to_json(), "auto": auto, "remembered": place}
+        report = {
+            "versions": _versions(),
+            "capability": found.to_json(),
+            "kernels": kernels_here(),
+            "auto": auto,
+            "remembered": place,
+        }
         print(json.dumps(report, indent=2))
         return
-    print("\n".join(_page(found, choice.reasons, place)))
+    print("\n".join(_page(found, kernels_here(), choice.reasons, place)))
 
 
-def _page(found: Capability, reasons: tuple[str, ...], remembered: str | None) -> list[str]:
+def _page(found: Capability, kernels: str, reasons: tuple[str, ...], remembered: str | None) -> list[str]:
     """The report for people."""
     from tercet.precision.footprint import show_bytes
 
@@ -62,6 +68,8 @@ def _page(found: Capability, reasons: tuple[str, ...], remembered: str | None) -
     ]
     features = " ".join(found.features) or "none known"
     lines += wrap(features, 100, initial_indent="  features  ", subsequent_indent=" " * 12)
+    if found.device == "cpu":
+        lines += wrap(kernels, 100, initial_indent="  kernels   ", subsequent_indent=" " * 12)
     rows: list[tuple[str, ...]] = [
         ("format (engine)", "runs", "speed", "max error", "native", "drift: mean, worst")
     ]
