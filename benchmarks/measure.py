@@ -109,11 +109,18 @@ class Bench:
         disturbed = "" if row["clean"] else f" (disturbed: others used {others:.0%})"
         say(" ".join(str(value) for value in key.values()) + f": {told}{disturbed}")
         if not row["clean"] and self.patience:
-            self._wait(others)
+            self.wait(others)
         return row
 
-    def _wait(self, others: float) -> None:
-        """Wait for a quiet machine as long as there is patience left."""
+    def wait(self, others: float) -> None:
+        """Wait for a quiet machine as long as there is patience left.
+
+        Args:
+            others: the share of the CPU that other processes used during the last sample.
+
+        Raises:
+            StoppedError: there is none left.
+        """
         started = time.monotonic()
         quiet = wait_for_quiet(min(10.0 * self.patience, self.waiting))
         self.waiting -= time.monotonic() - started

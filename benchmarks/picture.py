@@ -18,7 +18,8 @@ from matplotlib import pyplot
 
 COLUMNS = 3
 SHAPES = {"minilm": "MiniLM", "m3-6": "BGE-M3 shape, 6 layers", "m3-24": "BGE-M3 shape, 24 layers"}
-HEADER = 1.15  # inches
+# Inches: above the first row, and between rows for the titles of the next.
+HEADER, GAP = 1.15, 0.6
 THEMES = {
     "": {"paper": "#ffffff", "ink": "#1f2328", "faint": "#656d76", "ours": "#0969da", "peer": "#afb8c1"},
     "-dark": {"paper": "#0d1117", "ink": "#e6edf3", "faint": "#8b949e", "ours": "#58a6ff", "peer": "#6e7681"},
@@ -47,7 +48,7 @@ def draw(data: dict[str, Any], theme: dict[str, str]) -> Any:
         len(rows),
         COLUMNS,
         height_ratios=heights,
-        hspace=0.3,
+        hspace=GAP * len(heights) / sum(heights),
         wspace=0.75,
         top=1 - HEADER / (sum(heights) + HEADER),
     )
@@ -120,7 +121,8 @@ def fill(axes: Any, panel: dict[str, Any], theme: dict[str, str], places: int) -
 def label(bar: dict[str, Any], panel: dict[str, Any]) -> str:
     """The rate; of a single query the milliseconds, which is what people ask there."""
     if panel["workload"] == "query":
-        return f"{1000 * bar['seconds']:.3g} ms"
+        milliseconds = 1000 * bar["seconds"]
+        return f"{milliseconds:,.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
     digits = max(0, 2 - math.floor(math.log10(bar["rate"])))
     return f"{bar['rate']:,.{digits}f}"
 

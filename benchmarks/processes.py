@@ -118,6 +118,7 @@ class WorkerProcess:
     def close(self) -> None:
         """End the worker; it is killed if it does not end by itself."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
@@ -125,6 +126,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
 
     def _watch(self) -> None:
         path = Path(f"/proc/{self.process.pid}/status")

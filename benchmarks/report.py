@@ -13,7 +13,7 @@ from goals import Cell, goals
 from samples import Store, digits, ratio, spread
 from workloads import CRANFIELD
 
-WORDS = ("engine", "against", "on what", "dtype", "shape", "file", "scheme", "ran as")
+WORDS = ("engine", "against", "on what", "dtype", "shape", "file", "scheme", "ran as", "part")
 MET = {True: "yes", False: "**no**"}
 HOW_TO_READ = """\
 Everything is measured end to end: text in, vectors out, tokenisation and heads included, in one run on one

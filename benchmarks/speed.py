@@ -25,6 +25,8 @@ class Residents:
     def __init__(self, bench: Bench, shape: str, engines: set[str]) -> None:
         self.bench, self.shape = bench, shape
         self.folder, self.exports = folder_of(SHAPES[shape]), exports_of(SHAPES[shape], engines)
+        # (workload, engine) that the workers have run: the first time warms up, in every process anew.
+        self.warm: set[tuple[str, str]] = set()
         self._found: dict[str, WorkerProcess | None] = {}
         self._stack = ExitStack()
 
@@ -47,9 +49,13 @@ class Residents:
 
     def forget(self, engine: Engine) -> None:
         """Start its worker anew when it is next needed: this one is not to be trusted any more."""
-        process = self._found.pop(engine.shares or engine.name, None)
+        owner = engine.shares or engine.name
+        process = self._found.pop(owner, None)
         if process is not None:
             process.close()
+        self.warm = {
+            (workload, name) for workload, name in self.warm if owner not in (name, ENGINES[name].shares)
+        }
 
     def _loaded(self, engine: Engine) -> WorkerProcess | None:
         bench, key = self.bench, {"shape": self.shape, "engine": engine.name}
@@ -108,8 +114,9 @@ def _once(bench: Bench, residents: Residents, workload: str, name: str, wanted: 
     asked = residents.request(engine, workload)
     key = {"kind": "speed", "shape": shape, "workload": workload, "engine": name}
     try:
-        if not bench.store.find(**{**key, "kind": "count"}):
+        if (workload, name) not in residents.warm:
             _first(bench, process, asked, key)
+            residents.warm.add((workload, name))
         else:
             bench.sample(lambda: _run(process, asked), **key, round=attempt)
     except TimeUpError:
@@ -131,7 +138,10 @@ def _first(bench: Bench, process: WorkerProcess, asked: dict[str, Any], key: dic
     bench.keep(**{**key, "kind": "count"}, computed=answer["computed"], seconds=seconds)
     say(f"{key['shape']} {key['workload']} {key['engine']}: first run {seconds:.3f} s")
     if seconds > bench.long:
-        bench.keep(**key, seconds=seconds, others=round(others, 4), clean=others < MOST_OTHERS, round=-1)
+        clean = others < MOST_OTHERS
+        bench.keep(**key, seconds=seconds, others=round(others, 4), clean=clean, round=-1)
+        if not clean and bench.patience:
+            bench.wait(others)
 
 
 def _run(process: WorkerProcess, asked: dict[str, Any]) -> dict[str, Any]:

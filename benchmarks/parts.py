@@ -1,0 +1,193 @@
+"""Seconds of an encode by part: what does each part is wrapped, and the forward stays as it is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from tercet.embedder import Embedder
+from tercet.layers import attention as attention_layer
+from tercet.model import Heads
+from tercet.text.tokenizer import Tokenizer
+
+# The last word of a module's path in the encoder -> its part.
+MODULES = {
+    "qkv": "q, k, v",
+    "attention_out": "attention out",
+    "up": "feed-forward up, with the activation",
+    "down": "feed-forward down, with the residual",
+    "attention_norm": "norms",
+    "output_norm": "norms",
+    "norm": "norms",
+}
+ATTENTION, EMBEDDINGS, QUANTISING = "attention", "embeddings", "quantisation of activations"
+HEADS, TOKENISER = "heads", "tokeniser"
+ENGINE, REST = "engine: Python and the rest", "Python, packing, and the rest"
+# Parts in the order of the table; the first five have arithmetic to count, under these names of limits.Sizes.
+ORDER = {
+    "q, k, v": "qkv",
+    ATTENTION: "attention",
+    "attention out": "attention_out",
+    "feed-forward up, with the activation": "up",
+    "feed-forward down, with the residual": "down",
+    "norms": None,
+    QUANTISING: None,
+    EMBEDDINGS: None,
+    HEADS: None,
+    TOKENISER: None,
+    ENGINE: None,
+    REST: None,
+}
+# Functions of engines and kernels that stand between two products, and are called by them.
+_QUANTISES = re.compile(r"^quanti[sz]e")
+_SEARCHED = ("tercet.engines", "tercet.kernels", "tercet.layers")
+
+
+class Recorder:
+    """Seconds of each part less those of the parts inside it, on whatever threads they run.
+
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+        self._clock, self._lock, self._local = clock, threading.Lock(), threading.local()
+
+    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed as a part."""
+
+        def timed(*positional: Any, **named: Any) -> Any:
+            inside: list[float] = self._local.__dict__.setdefault("inside", [])
+            inside.append(0.0)
+            started = self._clock()
+            try:
+                return function(*positional, **named)
+            finally:
+                elapsed = self._clock() - started
+                own = elapsed - inside.pop()
+                if inside:
+                    inside[-1] += elapsed
+                with self._lock:
+                    self.seconds[part] += own
+                    self.calls[part] += 1
+
+        return timed
+
+
+@contextmanager
+def recorded(model: Embedder, recorder: Recorder) -> Iterator[None]:
+    """While it lasts, everything that the model does is recorded; afterwards it is as it was."""
+    engine, encoder = engine_of(model), encoder_of(engine_of(model))
+    with ExitStack() as stack:
+
+        def method(owner: Any, name: str, part: str) -> None:
+            stack.enter_context(_replaced(owner, name, recorder.around(part, getattr(owner, name))))
+
+        method(model, "encode", REST)
+        method(_only(model, Tokenizer), "encode", TOKENISER)
+        method(_only(model, Heads), "forward", HEADS)
+        method(engine, "forward", ENGINE)
+        method(encoder, "embed", EMBEDDINGS)
+        for path, module in encoder.named_modules():
+            part = MODULES.get(path.rpartition(".")[2])
+            if part is not None:
+                method(module, "forward", part)
+        for function in _quantising():
+            _everywhere(stack, function, recorder.around(QUANTISING, function))
+        attention = attention_layer.attention
+        _everywhere(stack, attention, recorder.around(ATTENTION, attention))
+        yield
+
+
+def engine_of(model: Embedder) -> Any:
+    """What runs the body of a loaded model."""
+    found = [
+        value
+        for value in vars(model).values()
+        if hasattr(value, "forward") and hasattr(value, "device") and not isinstance(value, nn.Module)
+    ]
+    if len(found) != 1:
+        sys.exit(f"{model!r} has {len(found)} engines where one was expected; parts.py knows it no longer.")
+    return found[0]
+
+
+def encoder_of(engine: Any) -> Any:
+    """The module that an engine runs."""
+    found = [
+        value for value in vars(engine).values() if isinstance(value, nn.Module) and hasattr(value, "embed")
+    ]
+    if not found:
+        sys.exit(
+            f"the engine {type(engine).__name__} keeps no encoder in parts; there is nothing to tell apart."
+        )
+    return found[0]
+
+
+def _only(model: Embedder, kind: type) -> Any:
+    """The one attribute of a type."""
+    [found] = [value for value in vars(model).values() if isinstance(value, kind)]
+    return found
+
+
+def _quantising() -> list[Callable[..., Any]]:
+    """Functions of engines and kernels that quantise; those that only loading needs are never called."""
+    found = {}
+    for module in _modules():
+        for name, value in vars(module).items():
+            if (
+                inspect.isfunction(value)
+                and _QUANTISES.match(name)
+                and value.__module__.startswith(_SEARCHED)
+            ):
+                found[value] = None
+    return list(found)
+
+
+def _modules() -> list[ModuleType]:
+    """Every module of the library that is loaded."""
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.split(".")[0] == "tercet" and isinstance(module, ModuleType)
+    ]
+
+
+def _everywhere(stack: ExitStack, function: Callable[..., Any], instead: Callable[..., Any]) -> None:
+    """Wherever a module of the library calls a function by its name, have it call another."""
+    for module in _modules():
+        for name, value in list(vars(module).items()):
+            if value is function:
+                stack.enter_context(_replaced(module, name, instead))
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute set for a while, of the object alone and never of its class."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def shares(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """(part, seconds, share of all) of the parts that took any time, in the table's order."""
+    total = sum(seconds.values())
+    return [(part, seconds[part], seconds[part] / total) for part in ORDER if seconds.get(part, 0.0) > 0.0]

@@ -1,0 +1,127 @@
+import pytest
+
+import parts
+import profile_engine
+import tercet
+import tiny
+from limits import Sizes
+from parts import ATTENTION, ENGINE, HEADS, ORDER, QUANTISING, REST, TOKENISER, Recorder, recorded, shares
+
+TEXTS = ["packed texts", "a river and a bridge in the city", "one"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profile") / "model"
+    tiny.write_checkpoint(folder, "bert", layout="sentence-transformers")
+    return tercet.load(str(folder), precision="float32", device="cpu")
+
+
+def test_time_inside_a_part_is_not_counted_for_what_is_around_it():
+    clock = iter([0.0, 1.0, 3.0, 10.0])
+    recorder = Recorder(lambda: next(clock))
+    inner = recorder.around("inner", lambda: 5)
+    outer = recorder.around("outer", lambda: inner() + 1)
+    assert outer() == 6
+    assert recorder.seconds == {"inner": 2.0, "outer": 8.0}
+    assert recorder.calls == {"inner": 1, "outer": 1}
+
+
+def test_what_fails_is_recorded_too_and_leaves_nothing_behind():
+    clock = iter([0.0, 2.0, 5.0, 6.0])
+    recorder = Recorder(lambda: next(clock))
+
+    def fail():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        recorder.around("a", fail)()
+    recorder.around("b", str)()
+    assert recorder.seconds == {"a": 2.0, "b": 1.0}
+
+
+def test_shares_are_of_everything_in_the_tables_order():
+    found = shares({HEADS: 1.0, ATTENTION: 3.0, REST: 0.0})
+    assert found == [(ATTENTION, 3.0, 0.75), (HEADS, 1.0, 0.25)]
+
+
+def test_a_profile_has_every_part_and_changes_no_bit(model):
+    before = model.encode(TEXTS).dense
+    recorder = Recorder()
+    with recorded(model, recorder):
+        during = model.encode(TEXTS).dense
+    assert (before == during).all()
+    assert set(recorder.seconds) == set(ORDER) - {QUANTISING}
+    layers = int(model.checkpoint.config["num_hidden_layers"])
+    assert recorder.calls[ATTENTION] == layers
+    assert recorder.calls["q, k, v"] == recorder.calls["feed-forward down, with the residual"] == layers
+    assert recorder.calls["norms"] == 2 * layers + 1
+    assert recorder.calls[REST] == recorder.calls[TOKENISER] == recorder.calls[ENGINE] == 1
+
+
+def test_afterwards_nothing_is_wrapped_any_more(model):
+    attributes = {key: value for key, value in vars(model).items()}
+    recorder = Recorder()
+    with recorded(model, recorder):
+        model.encode(TEXTS)
+    counted = dict(recorder.calls)
+    model.encode(TEXTS)
+    assert dict(recorder.calls) == counted
+    assert vars(model) == attributes
+    encoder = parts.encoder_of(parts.engine_of(model))
+    assert not any("forward" in vars(module) for module in encoder.modules())
+
+
+def test_after_an_error_nothing_is_wrapped_either(model):
+    recorder = Recorder()
+    with pytest.raises(KeyError), recorded(model, recorder):
+        raise KeyError("x")
+    model.encode(TEXTS)
+    assert not recorder.calls
+
+
+def test_a_scheme_that_quantises_shows_it_as_a_part(model, monkeypatch):
+    from tercet.engines import torch_packed
+
+    def quantise_rows(tokens):
+        return rounded(tokens)
+
+    rounded = torch_packed.rounded
+    quantise_rows.__module__ = torch_packed.__name__
+    monkeypatch.setattr(torch_packed, "quantise_rows", quantise_rows, raising=False)
+    assert parts.QUANTISING not in Recorder().seconds
+    recorder = Recorder()
+    with recorded(model, recorder):
+        torch_packed.quantise_rows(5)
+    assert recorder.calls == {QUANTISING: 1}
+    assert torch_packed.quantise_rows is quantise_rows
+
+
+def test_the_runs_are_timed_with_and_without_clocks(model):
+    found = profile_engine.profile(model, TEXTS, rounds=3)
+    assert found.plain > 0
+    assert found.clocked > 0
+    assert 0 < sum(found.seconds.values()) <= found.clocked
+    assert len(found.lengths) == len(TEXTS)
+
+
+def test_the_table_tells_rates_and_shares_of_the_peak_and_what_the_clocks_cost():
+    sizes, lengths = Sizes(2, 8, 16), (3, 5)
+    work = sizes.parts(lengths)
+    seconds = {"q, k, v": 1e-6, ATTENTION: 1e-6, REST: 2e-6}
+    found = profile_engine.Profile(seconds, plain=4e-6, clocked=5e-6, lengths=lengths, others=0.3)
+    peaks = {"int8": work["qkv"] * 2e-3, "float32": work["attention"] * 4e-3}
+    page = profile_engine.told(found, "int8 (somewhere)", sizes, "int8", peaks)
+    assert "| q, k, v | 0.001 | 25.0% | 6.14 | 50% |" in page
+    assert "| attention | 0.001 | 25.0% | 2.18 | 25% |" in page
+    assert "GOP/s" in page
+    assert "other processes used 30% of the CPU" in page
+    assert "they cost +25.0%" in page
+
+
+def test_the_peak_of_a_dtype_is_the_best_of_instructions_and_products(tmp_path):
+    path = tmp_path / "peaks.json"
+    path.write_text(
+        '{"instructions": {"int8": 5.0}, "products": {"int8": 7.0, "float32": 2.0}}', encoding="utf-8"
+    )
+    assert profile_engine.peaks_of(path) == {"int8": 7.0, "float32": 2.0}
