@@ -65,16 +65,17 @@ def test_a_size_to_capture_holds_the_batch_and_is_at_most_half_larger(lengths):
     batch = batch_of(*lengths)
     layout = layout_for(batch)
     if layout is None:
-        assert batch.num_tokens > 512 or len(batch) > 8
+        assert not 0 < batch.num_tokens <= 512 or len(batch) > 8
         return
     assert batch.num_tokens <= layout.tokens <= max(16, 1.5 * batch.num_tokens)
     assert len(batch) <= layout.texts < 2 * len(batch)
 
 
-def test_batches_that_are_not_on_the_host_have_no_size():
+def test_batches_that_are_empty_or_not_on_the_host_have_no_size():
     batch = batch_of(3)
     assert layout_for(batch) == Layout(16, 1, types=False)
     assert layout_for(batch.to(torch.device("meta"))) is None
+    assert layout_for(batch_of(0, 0)) is None
 
 
 def test_every_batch_of_a_size_comes_out_of_its_graph_as_from_the_eager_forward(encoder):
@@ -150,7 +151,8 @@ def test_where_capture_fails_the_eager_forward_is_taken_and_a_line_logged(encode
     )
 
 
-def test_a_graph_into_which_lengths_are_baked_is_not_used(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("lengths", [(9,), (16,), (15,), (4, 4, 3, 5)])
+def test_a_graph_into_which_lengths_are_baked_is_not_used(tmp_path, monkeypatch, caplog, lengths):
     """The CPU's attention goes by the lengths on the host: replayed, it would mix in rows of no text."""
     from tercet.layers.attention import grouped
 
@@ -159,8 +161,8 @@ def test_a_graph_into_which_lengths_are_baked_is_not_used(tmp_path, monkeypatch,
     capture = FakeCapture()
     graphs = made(encoder, capture)
     with torch.inference_mode():
-        assert graphs.run(batch_of(9)) is None
-        assert graphs.run(batch_of(9)) is None
+        assert graphs.run(batch_of(*lengths)) is None
+        assert graphs.run(batch_of(*lengths)) is None
     assert (capture.captured, capture.resets, len(graphs)) == (1, 1, 0)
     assert "away from the eager forward's" in caplog.text
 

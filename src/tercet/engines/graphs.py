@@ -32,19 +32,19 @@ _MOST_GRAPHS = 16
 # A capture costs as much as some forwards: a size that comes once, as the last batch of a corpus, has none.
 _USES_BEFORE_CAPTURE = 2
 _WARM_UPS = 3  # as torch has it: libraries choose and load their kernels meanwhile
-# A graph that answers further from the eager forward than rounding can explain has something baked in that it
-# should read.
+# A graph that answers further from the eager forward than rounding explains has something baked in that it
+# should read: lengths baked in give about 0.5. float8 is 0.06 away from itself with another order of sums.
 _MOST_ERROR = {torch.float64: 1e-6, torch.float32: 1e-3}
-_MOST_ERROR_IN_HALF = 0.03
+_MOST_ERROR_IN_HALF = 0.2
 # torch allows one capture at a time in a process.
 _capturing = threading.Lock()
 
 
 def layout_for(batch: Batch) -> Layout | None:
-    """The size to capture for a batch; None if the batch is large, or not on the host."""
+    """The size to capture for a batch; None if the batch is large, empty, or not on the host."""
     tokens = next((size for size in _TOKENS if size >= batch.num_tokens), None)
     texts = next((size for size in _TEXTS if size >= len(batch)), None)
-    if tokens is None or texts is None or not len(batch) or not batch.token_ids.is_cpu:
+    if tokens is None or texts is None or not batch.num_tokens or not batch.token_ids.is_cpu:
         return None
     return Layout(tokens, texts, batch.token_type_ids is not None)
 
@@ -172,19 +172,20 @@ class Graphs:
             oldest.reset()
         # What the weights were made by may still run.
         lanes.wait(self._lane, until=lanes.current())
+        # Compared with far fewer rows than it is captured for, whatever is baked in shows.
+        part = _part(batch, layout.tokens // 2)
+        absent = (0,) * (layout.texts - 1)
         try:
             with lanes.on(self._lane):
                 inputs = torch.zeros(layout.num_bytes, dtype=torch.uint8, device=self._device)
-                self._fill(inputs, layout, batch)
-                absent = (0,) * (layout.texts - len(batch))
-                exact = self._forward(layout.read(inputs, batch.lengths + absent))[: batch.num_tokens]
+                self._fill(inputs, layout, part)
+                exact = self._forward(layout.read(inputs, part.lengths + absent))[: part.num_tokens]
                 if not bool(torch.isfinite(exact).all()):
                     return None  # nothing to compare with
-                longest = (layout.tokens, *(0,) * (layout.texts - 1))
-                fixed = layout.read(inputs, longest)
+                fixed = layout.read(inputs, (layout.tokens, *absent))
                 captured = self._capture(lambda: self._forward(fixed), self._lane)
                 captured.replay()
-                error = _relative_error(captured.output[: batch.num_tokens], exact)
+                error = _relative_error(captured.output[: part.num_tokens], exact)
         except RuntimeError as failure:  # whatever torch or CUDA does not capture, or no memory for it
             self._give_up(layout, str(failure).strip().splitlines()[0])
             return None
@@ -205,6 +206,20 @@ class Graphs:
             layout.texts,
             why,
         )
+
+
+def _part(batch: Batch, most: int) -> Batch:
+    """The longest text of a batch alone, at most so many tokens of it."""
+    longest = batch.lengths.index(batch.max_seqlen)
+    start, length = sum(batch.lengths[:longest]), min(batch.max_seqlen, most)
+    here, types = slice(start, start + length), batch.token_type_ids
+    return Batch(
+        batch.token_ids[here],
+        batch.position_ids[here],
+        torch.tensor([0, length], dtype=torch.int32),
+        (length,),
+        None if types is None else types[here],
+    )
 
 
 def _relative_error(found: Tensor, exact: Tensor) -> float:

@@ -95,41 +95,46 @@ def probe_linear(
     packs: Mapping[Scheme, Callable[[Tensor], Product]],
     *,
     drifts: Mapping[Scheme, Drift],
-    kernel: str | None = None,
-    native: bool | None = None,
+    device: str = "cpu",
+    kernels: Mapping[Scheme, str] | None = None,
+    native: Mapping[Scheme, bool] | None = None,
     attempts: int = _ATTEMPTS,
 ) -> dict[Scheme, Measured]:
-    """What an engine's own linear layers do on a CPU, against the fastest float32 of torch in the same run.
+    """What an engine's own linear layers do, against the fastest float32 of torch in the same run.
 
     Args:
-        packs: scheme -> what makes a product of a weight (out, in) float32.
+        packs: scheme -> what makes a product of a weight (out, in) float32 on the device.
         drifts: what each scheme states of its drift.
-        kernel: the engine's name for what is measured here.
-        native: whether the hardware computes in these formats, where the engine knows; else the timing tells.
+        device: torch's name of it.
+        kernels: the engine's name for what is measured here, where it has several.
+        native: whether the hardware computes in the format, where the engine knows; else the timing tells.
         attempts: how often a disturbed timing is tried; the last is given back as not quiet.
     """
-    plain = torch.device("cpu")
+    place = torch.device(device)
 
     def packed(scheme: Scheme, operands: _Operands) -> Callable[[], Tensor]:
-        x, weight, bias = (tensor.float() for tensor in operands)
+        x, weight, bias = (tensor.float().to(place) for tensor in operands)
         product = packs[scheme](weight)
+        # As they flow between the layers.
+        x, bias = (tensor.to(scheme.compute.torch) for tensor in (x, bias))
         return lambda: product(x, weight, bias)
 
     def work(operands: _Operands) -> dict[Scheme | str, Callable[[], object]]:
         found: dict[Scheme | str, Callable[[], object]] = {
-            name: _linear(plain, DType.FLOAT32, name, *operands) for name in names
+            name: _linear(place, DType.FLOAT32, name, *operands) for name in names
         }
         return found | {scheme: packed(scheme, operands) for scheme in packs}
 
     measured = {}
     with torch.inference_mode():
-        names = _kernels(plain, DType.FLOAT32)
-        seconds, quiet = _time_shapes(plain, work, attempts)
+        names = _kernels(place, DType.FLOAT32)
+        seconds, quiet = _time_shapes(place, work, attempts)
         base = min(seconds[name] for name in names)
         for scheme in packs:
             relative = seconds[scheme] / base
             error = _error_of(partial(packed, scheme))
-            known = native if native is not None else _native(scheme.dtype, relative, error)
+            known = _native(scheme.dtype, relative, error) if native is None else native[scheme]
+            kernel = None if kernels is None else kernels[scheme]
             measured[scheme] = Measured(relative, error, known, None, drifts.get(scheme), quiet, kernel)
     return measured
 

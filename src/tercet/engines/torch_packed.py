@@ -1,10 +1,15 @@
-"""The portable engine: torch on packed tokens; float64, float32, bfloat16, float16; CPU, CUDA, MPS."""
+"""The portable engine: torch on packed tokens; CPU, CUDA, MPS.
+
+float64, float32, bfloat16, float16; on CUDA TF32 and float8 by wish, small batches by captured graphs.
+"""
 
 from __future__ import annotations
 
 __all__ = ["TorchPacked", "rounded"]
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -15,15 +20,22 @@ from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.encoders import Encoder
 from tercet.engines import ENGINES, Engine
+from tercet.engines.graphs import Graphs
 from tercet.engines.heap import give_back_free_memory
 from tercet.engines.probing import PRODUCTS, probe_torch
+from tercet.engines.tensor_cores import FLOAT8, TF32, probe_tensor_cores, schemes_of_tensor_cores
+from tercet.engines.tf32 import exact_products, tf32_products
+from tercet.engines.transfer import transfers
 from tercet.errors import PrecisionError, nearest
+from tercet.layers.float8 import use_float8
 from tercet.layers.linear import Linear, pack_for_onednn, set_product
 from tercet.model import load_encoder
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan
 from tercet.precision.scheme import Scheme
+
+logger = logging.getLogger(__name__)
 
 _BATCHES_BETWEEN_TRIMS = 16
 # Weights of layers that could stay mapped from their file are fused and packed, which copies them, only where
@@ -50,12 +62,20 @@ class TorchPacked:
         set_product(self._encoder, PRODUCTS[kernel])
         if kernel == "onednn" and not mapped:
             _pack(self._encoder, checkpoint, compute)
+        if plan.scheme == FLOAT8:
+            _quantise(self._encoder)
         # oneDNN compiles a product for each number of rows and keeps what it compiled, between the results in
         # the heap: without rounding, a corpus of mixed lengths makes a process grow by gigabytes.
         compiles = kernel == "onednn" or plan.precision.compute.bytes < 4
         self._rounds = compiles and self.device.type == "cpu"
         self._trim_after = _BATCHES_BETWEEN_TRIMS * plan.token_budget if self.device.type == "cpu" else None
         self._tokens_since_trim = 0
+        on_cuda = self.device.type == "cuda"
+        self._transfers = transfers(self.device)
+        self._graphs = Graphs(self._compute, self.device) if on_cuda else None
+        # float32 on CUDA is never computed while another engine of ours has TF32 allowed.
+        exact = exact_products if on_cuda and plan.scheme.dtype is DType.FLOAT32 else nullcontext
+        self._products = tf32_products if plan.scheme == TF32 else exact
 
     def forward(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the last layer."""
@@ -63,13 +83,33 @@ class TorchPacked:
         if self._rounds:
             batch = _extended(batch, rounded(tokens) - tokens)
         with torch.inference_mode():
-            hidden: Tensor = self._encoder(batch.to(self.device))
+            hidden = None if self._graphs is None else self._graphs.run(batch)
+            if hidden is None:
+                hidden = self._compute(self._transfers.send(batch))
         if self._trim_after is not None:
             self._tokens_since_trim += tokens
             if self._tokens_since_trim > self._trim_after:
                 self._tokens_since_trim = 0
                 give_back_free_memory()
         return hidden[:tokens]
+
+    def _compute(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) of a batch on the device; when this is done, the device may still compute."""
+        with self._products():
+            hidden: Tensor = self._encoder(batch)
+        return hidden
+
+
+def _quantise(encoder: nn.Module) -> None:
+    """Linear layers in float8, and a line about those that are not."""
+    count, kept = use_float8(encoder)
+    if kept:
+        logger.info(
+            "%d of %d linear layers stay in bfloat16, since a size of theirs is no multiple of 16: %s",
+            len(kept),
+            count + len(kept),
+            ", ".join(kept),
+        )
 
 
 def _mapped_bytes(checkpoint: Checkpoint, dtype: DType) -> int:
@@ -124,11 +164,13 @@ class _Kind:
         """One scheme a floating-point format; products of half formats are accumulated in float32."""
         wide = [Scheme(dtype, dtype, None, self.name) for dtype in (DType.FLOAT64, DType.FLOAT32)]
         half = [Scheme(dtype, DType.FLOAT32, None, self.name) for dtype in (DType.BFLOAT16, DType.FLOAT16)]
-        return wide + half
+        return wide + half + schemes_of_tensor_cores(device)
 
     def probe(self, device: str, schemes: Sequence[Scheme]) -> Mapping[Scheme, Measured]:
         """Operations tried and matrix products timed."""
-        return probe_torch(device, schemes)
+        beyond = [scheme for scheme in schemes if scheme in (TF32, FLOAT8)]
+        plain = probe_torch(device, [scheme for scheme in schemes if scheme not in beyond])
+        return plain | probe_tensor_cores(device, beyond)
 
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The body in torch."""
