@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tercet.batch import Batch
+from tercet.kernels import attention as native
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
@@ -26,6 +27,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads
         where flash attention does not write them; they never enter another row.
     """
     if query.device.type == "cpu":
+        # The kernel knows no gradients.
+        learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+        if native.available(query.dtype) and not learns:
+            return native.attention(query, key, value, batch.cu_seqlens, num_heads)
         return grouped(query, key, value, batch, num_heads)
     if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
         return varlen(query, key, value, batch, num_heads)

@@ -1,12 +1,13 @@
 // Softmax attention over packed texts in float32, for one instruction level: included by attention_<level>.cpp,
-// which defines LANES (floats in a register), VECTORS (registers across a tile) and the name of its namespace.
+// which defines LANES (floats in a register), VECTORS (most registers across a tile), TALL and SHORT (rows of a
+// tile of one or two, and of more registers) and the name of its namespace.
 //
-// A task is a text, a head and a run of its queries. Keys are transposed and values copied block by block, so
-// that everything a block of queries reads lies together in cache: rows of the fused product lie a page apart.
-// More keys than a block are met with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022); a text
-// is computed from its own rows alone and always in the same order, so it gets the same bits in any batch.
+// A task is a text, a head and a run of its queries. Queries lie across the lanes, so that maxima and sums over
+// keys need no work across lanes. Keys and values are copied block by block, so that everything a block of
+// queries reads lies together in cache: rows of the fused product lie a page apart. More keys than a block are
+// met with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022). A text is computed from its own rows
+// alone and always in the same order, so it gets the same bits in any batch.
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention_job.h"
 #include "threads.h"
@@ -16,18 +17,42 @@ namespace {
 typedef float Floats __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-constexpr int ROWS = 6;          // queries of a register tile
-constexpr int BLOCK = 12;        // queries whose scores are kept at a time
-constexpr long KEYS = 512;       // keys of a block
-constexpr long RUN = 768;        // queries of a task; a multiple of BLOCK
+constexpr long QUERIES = 2 * LANES;  // queries of a block
+constexpr long KEYS = 256;           // keys of a block
+constexpr long LINE = 16;            // floats of a cache line
+constexpr long RUN = 768;            // queries of a task; a multiple of QUERIES
 
 inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
 inline void store(float* to, Floats value) { *reinterpret_cast<Floats*>(to) = value; }
 inline Floats all(float value) { return value - (Floats){}; }
 
-// c[M][N vectors] = a[M][depth] b[depth][N vectors], added to c where `adds`.
+// Rows that the next task will read, brought nearer while this one computes: a head's part of a row is short
+// and rows lie a page apart, where the processor foresees nothing.
+struct Ahead {
+    const float *query, *key, *value;
+    long query_step, key_step, value_step, rows, lines;
+};
+
+inline void bring(Ahead& next, long rows) {
+    const long most = rows < next.rows ? rows : next.rows;
+    for (long i = 0; i < most; i++) {
+        for (long line = 0; line < next.lines; line++) {
+            __builtin_prefetch(next.query + line * LINE, 0, 2);
+            __builtin_prefetch(next.key + line * LINE, 0, 2);
+            __builtin_prefetch(next.value + line * LINE, 0, 2);
+        }
+        next.query += next.query_step;
+        next.key += next.key_step;
+        next.value += next.value_step;
+    }
+    next.rows -= most;
+}
+
+// c[M][N vectors] = a[M][depth] b[depth][N vectors], added to c where `adds`. Steps in floats; `a_deep` from one
+// element of a row of `a` to the next.
 template <int M, int N>
-inline void tile(const float* a, long a_step, const float* b, long b_step, float* c, long c_step, long depth, bool adds) {
+inline void tile(const float* a, long a_step, long a_deep, const float* b, long b_step, float* c, long c_step,
+                 long depth, bool adds) {
     Floats sum[M][N];
 #pragma GCC unroll 16
     for (int i = 0; i < M; i++)
@@ -39,7 +64,7 @@ inline void tile(const float* a, long a_step, const float* b, long b_step, float
         for (int j = 0; j < N; j++) right[j] = load(b + k * b_step + j * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < M; i++) {
-            const Floats left = all(a[i * a_step + k]);
+            const Floats left = all(a[i * a_step + k * a_deep]);
 #pragma GCC unroll 16
             for (int j = 0; j < N; j++) sum[i][j] += left * right[j];
         }
@@ -50,38 +75,39 @@ inline void tile(const float* a, long a_step, const float* b, long b_step, float
         for (int j = 0; j < N; j++) store(c + i * c_step + j * LANES, sum[i][j]);
 }
 
+// A tile of `rows` <= M rows: as many as are left of a matrix.
+template <int M, int N>
+void rows_of(long rows, const float* a, long a_step, long a_deep, const float* b, long b_step, float* c, long c_step,
+             long depth, bool adds) {
+    if (rows == M) return tile<M, N>(a, a_step, a_deep, b, b_step, c, c_step, depth, adds);
+    if constexpr (M > 1) rows_of<M - 1, N>(rows, a, a_step, a_deep, b, b_step, c, c_step, depth, adds);
+}
+
 template <int N>
-inline void rows_of(int rows, const float* a, long a_step, const float* b, long b_step, float* c, long c_step, long depth, bool adds) {
-    switch (rows) {
-        case 1: return tile<1, N>(a, a_step, b, b_step, c, c_step, depth, adds);
-        case 2: return tile<2, N>(a, a_step, b, b_step, c, c_step, depth, adds);
-        case 3: return tile<3, N>(a, a_step, b, b_step, c, c_step, depth, adds);
-        case 4: return tile<4, N>(a, a_step, b, b_step, c, c_step, depth, adds);
-        case 5: return tile<5, N>(a, a_step, b, b_step, c, c_step, depth, adds);
-        default: return tile<6, N>(a, a_step, b, b_step, c, c_step, depth, adds);
+inline void columns_of(long rows, const float* a, long a_step, long a_deep, const float* b, long b_step, float* c,
+                       long c_step, long depth, bool adds, Ahead& next) {
+    constexpr int M = N <= 2 ? TALL : SHORT;
+    for (long i = 0; i < rows; i += M) {
+        bring(next, 6);
+        rows_of<M, N>(rows - i < M ? rows - i : M, a + i * a_step, a_step, a_deep, b, b_step, c + i * c_step, c_step,
+                      depth, adds);
     }
 }
 
 // c[rows][vectors] = a[rows][depth] b[depth][vectors], of any size.
-void product(long rows, long vectors, const float* a, long a_step, const float* b, long b_step, float* c, long c_step, long depth, bool adds) {
-    long j = 0;
-    while (j < vectors) {
-        const long left = vectors - j;
-        const int width = left >= VECTORS ? VECTORS : static_cast<int>(left);
-        for (long i = 0; i < rows; i += ROWS) {
-            const int height = rows - i >= ROWS ? ROWS : static_cast<int>(rows - i);
-            const float *x = a + i * a_step, *y = b + j * LANES;
-            float* z = c + i * c_step + j * LANES;
-            switch (width) {
-#if VECTORS >= 4
-                case 4: rows_of<4>(height, x, a_step, y, b_step, z, c_step, depth, adds); break;
-                case 3: rows_of<3>(height, x, a_step, y, b_step, z, c_step, depth, adds); break;
+void product(long rows, long vectors, const float* a, long a_step, long a_deep, const float* b, long b_step, float* c,
+             long c_step, long depth, bool adds, Ahead& next) {
+    for (long j = 0; j < vectors; j += VECTORS) {
+        const float* y = b + j * LANES;
+        float* z = c + j * LANES;
+        switch (vectors - j) {
+            case 1: columns_of<1>(rows, a, a_step, a_deep, y, b_step, z, c_step, depth, adds, next); break;
+#if VECTORS > 2
+            case 2: columns_of<2>(rows, a, a_step, a_deep, y, b_step, z, c_step, depth, adds, next); break;
+            case 3: columns_of<3>(rows, a, a_step, a_deep, y, b_step, z, c_step, depth, adds, next); break;
 #endif
-                case 2: rows_of<2>(height, x, a_step, y, b_step, z, c_step, depth, adds); break;
-                default: rows_of<1>(height, x, a_step, y, b_step, z, c_step, depth, adds); break;
-            }
+            default: columns_of<VECTORS>(rows, a, a_step, a_deep, y, b_step, z, c_step, depth, adds, next); break;
         }
-        j += width;
     }
 }
 
@@ -113,67 +139,73 @@ inline Floats larger(Floats a, Floats b) {
     return (Floats)(((Ints)a & more) | ((Ints)b & ~more));
 }
 
-inline float largest_of(Floats values) {
-    float found = values[0];
-    for (int lane = 1; lane < LANES; lane++) found = values[lane] > found ? values[lane] : found;
-    return found;
-}
-
-inline float sum_of(Floats values) {
-    float lanes[LANES];
-    store(lanes, values);
-#pragma GCC unroll 8
-    for (int half = LANES / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-        for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
-    return lanes[0];
-}
-
-// The largest of a row of scores; what lies behind its last key is set so low that it never counts.
-inline float row_maximum(float* row, long keys, long padded) {
-    for (long k = keys; k < padded; k++) row[k] = -__builtin_inff();
-    Floats first = load(row), second = first;
-    long k = LANES;
-    for (; k + 2 * LANES <= padded; k += 2 * LANES) {
-        first = larger(load(row + k), first);
-        second = larger(load(row + k + LANES), second);
-    }
-    if (k < padded) first = larger(load(row + k), first);
-    return largest_of(larger(first, second));
-}
-
-// Scores become e^(score - maximum); their sum.
-inline float row_weights(float* row, long padded, float maximum) {
-    const Floats least = all(maximum);
-    Floats first = {}, second = {};
+// The largest of each column of scores[keys][QUERIES], no less than `least`.
+template <int N>
+inline void column_maxima(const float* scores, long keys, const float* least, float* maxima) {
+    Floats first[N], second[N];
+    for (int j = 0; j < N; j++) first[j] = second[j] = load(least + j * LANES);
     long k = 0;
-    for (; k + 2 * LANES <= padded; k += 2 * LANES) {
-        const Floats a = exponential(load(row + k) - least), b = exponential(load(row + k + LANES) - least);
-        store(row + k, a);
-        store(row + k + LANES, b);
-        first += a;
-        second += b;
+    for (; k + 2 <= keys; k += 2)
+        for (int j = 0; j < N; j++) {
+            first[j] = larger(load(scores + k * QUERIES + j * LANES), first[j]);
+            second[j] = larger(load(scores + (k + 1) * QUERIES + j * LANES), second[j]);
+        }
+    for (int j = 0; j < N; j++) {
+        if (k < keys) first[j] = larger(load(scores + k * QUERIES + j * LANES), first[j]);
+        store(maxima + j * LANES, larger(first[j], second[j]));
     }
-    if (k < padded) {
-        const Floats a = exponential(load(row + k) - least);
-        store(row + k, a);
-        first += a;
+}
+
+// Scores become e^(score - maximum), whose sums are added to `sums`.
+template <int N>
+inline void column_weights(float* scores, long keys, const float* maxima, float* sums) {
+    Floats maximum[N], sum[N];
+    for (int j = 0; j < N; j++) {
+        maximum[j] = load(maxima + j * LANES);
+        sum[j] = load(sums + j * LANES);
     }
-    return sum_of(first + second);
+    for (long k = 0; k < keys; k++)
+        for (int j = 0; j < N; j++) {
+            float* place = scores + k * QUERIES + j * LANES;
+            const Floats weight = exponential(load(place) - maximum[j]);
+            store(place, weight);
+            sum[j] += weight;
+        }
+    for (int j = 0; j < N; j++) store(sums + j * LANES, sum[j]);
+}
+
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int Order __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define SHUFFLED(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLED(a, b, i, j, k, l) __builtin_shuffle(a, b, (Order){i, j, k, l})
+#endif
+
+// Four rows of four become four columns.
+inline void transposed_square(const float* from, long from_step, float* to, long to_step) {
+    const Four a = *(const Four*)from, b = *(const Four*)(from + from_step);
+    const Four c = *(const Four*)(from + 2 * from_step), d = *(const Four*)(from + 3 * from_step);
+    const Four ab = SHUFFLED(a, b, 0, 4, 1, 5), cd = SHUFFLED(c, d, 0, 4, 1, 5);
+    const Four ab_high = SHUFFLED(a, b, 2, 6, 3, 7), cd_high = SHUFFLED(c, d, 2, 6, 3, 7);
+    *(Four*)to = SHUFFLED(ab, cd, 0, 1, 4, 5);
+    *(Four*)(to + to_step) = SHUFFLED(ab, cd, 2, 3, 6, 7);
+    *(Four*)(to + 2 * to_step) = SHUFFLED(ab_high, cd_high, 0, 1, 4, 5);
+    *(Four*)(to + 3 * to_step) = SHUFFLED(ab_high, cd_high, 2, 3, 6, 7);
 }
 
 // to[width][step] = from[count][width] transposed; the columns up to the next full vector are zero.
 void transposed(const float* from, long from_step, long count, long width, float* to, long step, long padded) {
-    constexpr long SIDE = 16;
-    for (long k = 0; k < count; k += SIDE) {
-        const long most = count - k < SIDE ? count - k : SIDE;
-        for (long d = 0; d < width; d++) {
-            float* row = to + d * step + k;
-            for (long i = 0; i < most; i++) row[i] = from[(k + i) * from_step + d];
-        }
+    const long whole = count / 4 * 4, square = width / 4 * 4;
+    for (long k = 0; k < whole; k += 4) {
+        const float* rows = from + k * from_step;
+        for (long d = 0; d < square; d += 4) transposed_square(rows + d, from_step, to + d * step + k, step);
+        for (long d = square; d < width; d++)
+            for (long i = 0; i < 4; i++) to[d * step + k + i] = rows[i * from_step + d];
     }
-    for (long d = 0; d < width; d++)
-        for (long k = count; k < padded; k++) to[d * step + k] = 0.0f;
+    for (long k = whole; k < padded; k++)
+        for (long d = 0; d < width; d++) to[d * step + k] = k < count ? from[k * from_step + d] : 0.0f;
 }
 
 struct Scratch {
@@ -184,61 +216,108 @@ constexpr long rounded_up(long size, long step) { return (size + step - 1) / ste
 
 long scratch_floats(long width) {
     const long wide = rounded_up(width, LANES);
-    return KEYS * width + KEYS * wide + RUN * width + BLOCK * KEYS + RUN * wide + 2 * RUN;
+    return KEYS * wide + KEYS * wide + wide * QUERIES + KEYS * QUERIES + RUN * wide + 2 * RUN;
 }
 
 Scratch laid_out(float* memory, long width) {
     const long wide = rounded_up(width, LANES);
     Scratch s;
     s.keys = memory;
-    s.values = s.keys + KEYS * width;
+    s.values = s.keys + KEYS * wide;
     s.queries = s.values + KEYS * wide;
-    s.scores = s.queries + RUN * width;
-    s.mixed = s.scores + BLOCK * KEYS;
+    s.scores = s.queries + wide * QUERIES;
+    s.mixed = s.scores + KEYS * QUERIES;
     s.maxima = s.mixed + RUN * wide;
     s.sums = s.maxima + RUN;
     return s;
 }
 
-void attend(const AttentionJob& job, long start, long length, long head, long first, Scratch& s) {
+// to[count][wide] = from[count][width], zeros behind the width.
+void copied(const float* from, long from_step, long count, long width, float* to, long wide) {
+    for (long k = 0; k < count; k++) {
+        long d = 0;
+        for (; d + LANES <= width; d += LANES) store(to + k * wide + d, load(from + k * from_step + d));
+        for (; d < wide; d++) to[k * wide + d] = d < width ? from[k * from_step + d] : 0.0f;
+    }
+}
+
+// One block of queries over one block of keys.
+template <int N>
+void mix(const float* query, long query_step, long rows, long width, float scale, long keys, bool again, float* mixed,
+         float* maxima, float* sums, const Scratch& s, Ahead& next) {
+    const long wide = rounded_up(width, LANES);
+    transposed(query, query_step, rows, width, s.queries, QUERIES, N * LANES);
+    for (long d = 0; d < width; d++)
+        for (int j = 0; j < N; j++) {
+            float* place = s.queries + d * QUERIES + j * LANES;
+            store(place, load(place) * all(scale));
+        }
+    product(keys, N, s.keys, wide, 1, s.queries, QUERIES, s.scores, QUERIES, width, false, next);
+    float before[QUERIES];
+    for (int j = 0; j < N; j++) {
+        store(before + j * LANES, again ? load(maxima + j * LANES) : all(-__builtin_inff()));
+        if (!again) store(sums + j * LANES, (Floats){});
+    }
+    column_maxima<N>(s.scores, keys, before, maxima);
+    if (again) {
+        float shrunk[QUERIES];
+        for (int j = 0; j < N; j++) {
+            const Floats factor = exponential(load(before + j * LANES) - load(maxima + j * LANES));
+            store(shrunk + j * LANES, factor);
+            store(sums + j * LANES, load(sums + j * LANES) * factor);
+        }
+        for (long i = 0; i < rows; i++)
+            for (long d = 0; d < wide; d += LANES)
+                store(mixed + i * wide + d, load(mixed + i * wide + d) * all(shrunk[i]));
+    }
+    column_weights<N>(s.scores, keys, maxima, sums);
+    product(rows, wide / LANES, s.scores, 1, QUERIES, s.values, wide, mixed, wide, keys, again, next);
+}
+
+void attend(const AttentionJob& job, long start, long length, long head, long first, Scratch& s, Ahead& next) {
     const long width = job.width, wide = rounded_up(width, LANES), column = head * width;
     const long queries = length - first < RUN ? length - first : RUN;
-    for (long i = 0; i < queries; i++) {
-        const float* from = job.query + (start + first + i) * job.query_step + column;
-        for (long d = 0; d < width; d++) s.queries[i * width + d] = from[d] * job.scale;
-    }
+    const float* query = job.query + (start + first) * job.query_step + column;
     for (long begin = 0; begin < length; begin += KEYS) {
-        const long keys = length - begin < KEYS ? length - begin : KEYS, padded = rounded_up(keys, LANES);
-        transposed(job.key + (start + begin) * job.key_step + column, job.key_step, keys, width, s.keys, padded, padded);
-        for (long k = 0; k < keys; k++) {
-            memcpy(s.values + k * wide, job.value + (start + begin + k) * job.value_step + column, width * sizeof(float));
-            for (long d = width; d < wide; d++) s.values[k * wide + d] = 0.0f;
-        }
-        for (long i = 0; i < queries; i += BLOCK) {
-            const long rows = queries - i < BLOCK ? queries - i : BLOCK;
-            product(rows, padded / LANES, s.queries + i * width, width, s.keys, padded, s.scores, padded, width, false);
-            for (long r = 0; r < rows; r++) {
-                float* row = s.scores + r * padded;
-                float maximum = row_maximum(row, keys, padded);
-                if (begin > 0) {
-                    const float before = s.maxima[i + r];
-                    maximum = maximum > before ? maximum : before;
-                    const float shrunk = exponential(all(before - maximum))[0];
-                    float* mixed = s.mixed + (i + r) * wide;
-                    for (long d = 0; d < wide; d += LANES) store(mixed + d, load(mixed + d) * all(shrunk));
-                    s.sums[i + r] = s.sums[i + r] * shrunk + row_weights(row, padded, maximum);
-                } else {
-                    s.sums[i + r] = row_weights(row, padded, maximum);
-                }
-                s.maxima[i + r] = maximum;
-            }
-            product(rows, wide / LANES, s.scores, padded, s.values, wide, s.mixed + i * wide, wide, keys, begin > 0);
+        const long keys = length - begin < KEYS ? length - begin : KEYS, row = start + begin;
+        copied(job.key + row * job.key_step + column, job.key_step, keys, width, s.keys, wide);
+        copied(job.value + row * job.value_step + column, job.value_step, keys, width, s.values, wide);
+        for (long i = 0; i < queries; i += QUERIES) {
+            const long rows = queries - i < QUERIES ? queries - i : QUERIES;
+            const auto run = rows <= LANES ? mix<1> : mix<2>;
+            run(query + i * job.query_step, job.query_step, rows, width, job.scale, keys, begin > 0,
+                s.mixed + i * wide, s.maxima + i, s.sums + i, s, next);
         }
     }
     for (long i = 0; i < queries; i++) {
         float* to = job.out + (start + first + i) * job.out_step + column;
+        const float* from = s.mixed + i * wide;
         const float share = 1.0f / s.sums[i];
-        for (long d = 0; d < width; d++) to[d] = s.mixed[i * wide + d] * share;
+        long d = 0;
+        for (; d + LANES <= width; d += LANES) store(to + d, load(from + d) * all(share));
+        for (; d < width; d++) to[d] = from[d] * share;
+    }
+}
+
+// A task: which text (with the tasks of the texts before it), where it lies, which head, from which query on.
+struct Place {
+    long text, before, start, length, head, first;
+};
+
+// The next task for this thread; its numbers only grow, so the search for its text goes on where it stood.
+bool taken(AttentionJob& job, Place& place) {
+    const long task = next_task(&job.taken, job.tasks);
+    if (task < 0) return false;
+    for (;; place.text++) {
+        place.start = job.bounds[place.text];
+        place.length = job.bounds[place.text + 1] - place.start;
+        const long runs = (place.length + RUN - 1) / RUN, inside = task - place.before;
+        if (inside < runs * job.heads) {
+            place.head = inside / runs;
+            place.first = inside % runs * RUN;
+            return true;
+        }
+        place.before += runs * job.heads;
     }
 }
 
@@ -250,17 +329,21 @@ void work(void* context, int, int) {
         return;
     }
     Scratch scratch = laid_out(static_cast<float*>(memory), job.width);
-    long task, text = 0, before = 0;  // tasks of the texts before `text`
-    while ((task = next_task(&job.taken, job.tasks)) >= 0) {
-        long length, runs;
-        for (;; text++) {
-            length = job.bounds[text + 1] - job.bounds[text];
-            runs = (length + RUN - 1) / RUN;
-            if (task < before + runs * job.heads) break;
-            before += runs * job.heads;
-        }
-        const long inside = task - before;
-        attend(job, job.bounds[text], length, inside / runs, inside % runs * RUN, scratch);
+    Place place = {0, 0, 0, 0, 0, 0}, following = place;
+    bool more = taken(job, following);
+    while (more) {
+        place = following;
+        more = taken(job, following);
+        const long row = more ? following.start + following.first : 0, column = following.head * job.width;
+        Ahead next = {job.query + row * job.query_step + column,
+                      job.key + row * job.key_step + column,
+                      job.value + row * job.value_step + column,
+                      job.query_step,
+                      job.key_step,
+                      job.value_step,
+                      more ? following.length - following.first : 0,
+                      (job.width + LINE - 1) / LINE};
+        attend(job, place.start, place.length, place.head, place.first, scratch, next);
     }
     free(memory);
 }
