@@ -1,0 +1,40 @@
+#include "api.h"
+#include "levels.h"
+#include "matmul_job.h"
+
+namespace {
+
+enum Scheme { INT8_FAST = 0, INT8 = 1 };
+
+// 0; 1 where memory ran out; 2 for a scheme or level that this library was not built for.
+int run(MatmulJob& job, int scheme, int level) {
+    if (scheme != INT8_FAST && scheme != INT8) return 2;
+    switch (level) {
+#if defined(__x86_64__)
+        case LEVEL_AVX512_VNNI: int8_avx512_vnni::run(job, scheme == INT8); break;
+#endif
+        case LEVEL_SCALAR: int8_scalar::run(job, scheme == INT8); break;
+        default: return 2;
+    }
+    return job.failed ? 1 : 0;
+}
+
+}  // namespace
+
+// y = act(x weight' + bias) + residual
+EXPORT int tercet_linear(const float* x, long x_step, long rows, const unsigned char* weight, long in, long out,
+                         const float* bias, int gelu, const float* residual, long residual_step, float* y, long y_step,
+                         int scheme, int threads, int level) {
+    MatmulJob job = {x, x_step, rows, {{weight, bias, in, out, gelu != 0}, {}}, 1, residual, residual_step, y, y_step, threads, 0};
+    return run(job, scheme, level);
+}
+
+// y = gelu(x up' + up_bias) down' + down_bias + residual; `between` is the width between the two.
+EXPORT int tercet_feed_forward(const float* x, long x_step, long rows, const unsigned char* up, const float* up_bias,
+                               const unsigned char* down, const float* down_bias, long in, long between, long out,
+                               const float* residual, long residual_step, float* y, long y_step, int scheme, int threads,
+                               int level) {
+    MatmulJob job = {x, x_step, rows, {{up, up_bias, in, between, true}, {down, down_bias, between, out, false}}, 2,
+                     residual, residual_step, y, y_step, threads, 0};
+    return run(job, scheme, level);
+}

@@ -1,0 +1,242 @@
+// Drives the products of a job for one scheme and instruction level: rows are packed once, panels of weights
+// are met one after the other while they are in cache, what follows a product is done on a tile at a time.
+//
+// A scheme is a `Format`: tile_bytes(in) and panel_bytes(in), pack(x, step, rows, in, to) of up to TILE rows, and
+// product(tile, panel, in, rows, out) -> float [TILE][PANEL]. Nothing here depends on where a row stands, so a
+// row gets the same bits in any batch, with any number of threads.
+#pragma once
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "matmul_job.h"
+#include "matmul_vectors.h"
+#include "threads.h"
+
+namespace {
+
+// Packed rows of a block stay in a core's second cache, beside the panels that pass by.
+constexpr long BLOCK_BYTES = 448 << 10;
+// Between two layers lies a row as wide as the first one's output, in floats.
+constexpr long BLOCK_BETWEEN_BYTES = 1 << 20;
+
+constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
+constexpr long aligned(long bytes) { return divided_up(bytes, 64) * 64; }
+
+// Memory that a thread keeps from call to call, so that its pages are not asked for again each time.
+class Scratch {
+public:
+    ~Scratch() { free(memory_); }
+
+    // At least `bytes`, 64-byte aligned; null where there is no memory.
+    unsigned char* of(long bytes) {
+        if (bytes > size_) {
+            free(memory_);
+            memory_ = nullptr;
+            size_ = 0;
+            if (posix_memalign(&memory_, 64, bytes) != 0) return nullptr;
+            size_ = bytes;
+        }
+        return static_cast<unsigned char*>(memory_);
+    }
+
+private:
+    void* memory_ = nullptr;
+    long size_ = 0;
+};
+
+struct Output {
+    float* y;
+    long step;
+    const float* residual;  // or null
+    long residual_step;
+};
+
+// What follows a product, on `rows` rows of one panel.
+inline void finish(const float* sums, int rows, const float* bias, bool with_gelu, const Output& to) {
+    for (int r = 0; r < rows; r++) {
+        const float* from = sums + r * PANEL;
+        float* y = to.y + r * to.step;
+        Floats values[PANEL / LANES];
+        for (int j = 0; j < PANEL / LANES; j++) values[j] = load(from + j * LANES) + load(bias + j * LANES);
+        if (with_gelu)
+            for (int j = 0; j < PANEL / LANES; j++) values[j] = gelu(values[j]);
+        if (to.residual != nullptr)
+            for (int j = 0; j < PANEL / LANES; j++) values[j] += load(to.residual + r * to.residual_step + j * LANES);
+        for (int j = 0; j < PANEL / LANES; j++) store(y + j * LANES, values[j]);
+    }
+}
+
+// The same where a panel reaches over the last output: done in a full panel aside, so that no bit differs.
+inline void finish_part(const float* sums, int rows, long outputs, const float* bias, bool with_gelu, const Output& to) {
+    alignas(64) float y[TILE * PANEL], residual[TILE * PANEL];
+    if (to.residual != nullptr) {
+        memset(residual, 0, sizeof residual);
+        for (int r = 0; r < rows; r++)
+            memcpy(residual + r * PANEL, to.residual + r * to.residual_step, outputs * sizeof(float));
+    }
+    finish(sums, rows, bias, with_gelu, {y, PANEL, to.residual == nullptr ? nullptr : residual, PANEL});
+    for (int r = 0; r < rows; r++) memcpy(to.y + r * to.step, y + r * PANEL, outputs * sizeof(float));
+}
+
+template <class Format>
+struct Driver {
+    static void pack(const float* x, long step, long rows, long in, unsigned char* to) {
+        for (long r = 0; r < rows; r += TILE)
+            Format::pack(x + r * step, step, rows - r < TILE ? rows - r : TILE, in, to + r / TILE * Format::tile_bytes(in));
+    }
+
+    // Some panels of a layer, for packed rows.
+    static void multiply(const Layer& layer, const unsigned char* packed, long rows, long first, long last, const Output& to) {
+        const long tile_bytes = Format::tile_bytes(layer.in), panel_bytes = Format::panel_bytes(layer.in);
+        alignas(64) float sums[TILE * PANEL], bias[PANEL];
+        for (long panel = first; panel < last; panel++) {
+            const long column = panel * PANEL, outputs = layer.out - column < PANEL ? layer.out - column : PANEL;
+            memset(bias, 0, sizeof bias);
+            if (layer.bias != nullptr) memcpy(bias, layer.bias + column, outputs * sizeof(float));
+            for (long r = 0; r < rows; r += TILE) {
+                const int height = static_cast<int>(rows - r < TILE ? rows - r : TILE);
+                Format::product(packed + r / TILE * tile_bytes, layer.weight + panel * panel_bytes, layer.in, height, sums);
+                const Output part = {to.y + r * to.step + column, to.step,
+                                     to.residual == nullptr ? nullptr : to.residual + r * to.residual_step + column,
+                                     to.residual_step};
+                if (outputs == PANEL)
+                    finish(sums, height, bias, layer.gelu, part);
+                else
+                    finish_part(sums, height, outputs, bias, layer.gelu, part);
+            }
+        }
+    }
+
+    // Many rows: each thread takes blocks of rows through all layers.
+    struct Tall {
+        MatmulJob* job;
+        long block, blocks, taken;
+    };
+
+    static void work_tall(void* context, int, int) {
+        Tall& tall = *static_cast<Tall*>(context);
+        MatmulJob& job = *tall.job;
+        thread_local Scratch scratch;
+        const long tiles = divided_up(tall.block, TILE), step = between_step(job);
+        long packed_bytes = 0;
+        for (int i = 0; i < job.num_layers; i++) {
+            const long bytes = tiles * Format::tile_bytes(job.layers[i].in);
+            packed_bytes = bytes > packed_bytes ? bytes : packed_bytes;
+        }
+        const long between_bytes = job.num_layers == 2 ? tall.block * step * static_cast<long>(sizeof(float)) : 0;
+        unsigned char* packed = scratch.of(packed_bytes + between_bytes);
+        if (packed == nullptr) {
+            __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
+            return;
+        }
+        float* between = reinterpret_cast<float*>(packed + packed_bytes);
+        long task;
+        while ((task = next_task(&tall.taken, tall.blocks)) >= 0) {
+            const long first = task * tall.block, rows = job.rows - first < tall.block ? job.rows - first : tall.block;
+            const float* x = job.x + first * job.x_step;
+            long x_step = job.x_step;
+            for (int i = 0; i < job.num_layers; i++) {
+                const Layer& layer = job.layers[i];
+                Output to = {between, step, nullptr, 0};
+                if (i + 1 == job.num_layers) to = last_output(job, first);
+                pack(x, x_step, rows, layer.in, packed);
+                multiply(layer, packed, rows, 0, divided_up(layer.out, PANEL), to);
+                x = between;
+                x_step = step;
+            }
+        }
+    }
+
+    // Few rows: all threads share the packing of rows, then the panels of a layer.
+    struct Flat {
+        MatmulJob* job;
+        const Layer* layer;
+        const float* x;
+        long x_step;
+        unsigned char* packed;
+        Output to;
+        long tiles, parts, part_taken, tile_taken, tiles_done;
+    };
+
+    static void work_flat(void* context, int, int) {
+        Flat& flat = *static_cast<Flat*>(context);
+        const Layer& layer = *flat.layer;
+        const long rows = flat.job->rows, tile_bytes = Format::tile_bytes(layer.in);
+        long task;
+        while ((task = next_task(&flat.tile_taken, flat.tiles)) >= 0) {
+            const long first = task * TILE;
+            pack(flat.x + first * flat.x_step, flat.x_step, rows - first < TILE ? rows - first : TILE, layer.in,
+                 flat.packed + task * tile_bytes);
+            __atomic_add_fetch(&flat.tiles_done, 1, __ATOMIC_RELEASE);
+        }
+        // Who packs a tile is running: this waits for microseconds, longer only where the system took its core away.
+        for (long turns = 0; __atomic_load_n(&flat.tiles_done, __ATOMIC_ACQUIRE) < flat.tiles; turns++)
+            if (turns > 1000) sched_yield();
+        const long panels = divided_up(layer.out, PANEL);
+        while ((task = next_task(&flat.part_taken, flat.parts)) >= 0)
+            multiply(layer, flat.packed, rows, panels * task / flat.parts, panels * (task + 1) / flat.parts, flat.to);
+    }
+
+    static void run_flat(MatmulJob& job) {
+        thread_local Scratch scratch;
+        const long tiles = divided_up(job.rows, TILE), step = between_step(job);
+        long packed_bytes = 0;
+        for (int i = 0; i < job.num_layers; i++) {
+            const long bytes = tiles * Format::tile_bytes(job.layers[i].in);
+            packed_bytes = bytes > packed_bytes ? bytes : packed_bytes;
+        }
+        const long between_bytes = job.num_layers == 2 ? job.rows * step * static_cast<long>(sizeof(float)) : 0;
+        unsigned char* packed = scratch.of(packed_bytes + between_bytes);
+        if (packed == nullptr) {
+            job.failed = 1;
+            return;
+        }
+        float* between = reinterpret_cast<float*>(packed + packed_bytes);
+        Flat flat = {&job, nullptr, job.x, job.x_step, packed, {}, tiles, 0, 0, 0, 0};
+        for (int i = 0; i < job.num_layers; i++) {
+            flat.layer = &job.layers[i];
+            flat.to = {between, step, nullptr, 0};
+            if (i + 1 == job.num_layers) flat.to = last_output(job, 0);
+            const long panels = divided_up(flat.layer->out, PANEL), most = job.threads > 1 ? 4l * job.threads : 1;
+            flat.parts = panels < most ? panels : most;
+            flat.part_taken = flat.tile_taken = flat.tiles_done = 0;
+            run_parallel(job.threads, work_flat, &flat);
+            flat.x = between;
+            flat.x_step = step;
+        }
+    }
+
+    static Output last_output(const MatmulJob& job, long first) {
+        return {job.y + first * job.y_step, job.y_step,
+                job.residual == nullptr ? nullptr : job.residual + first * job.residual_step, job.residual_step};
+    }
+
+    // Rows between two layers are not a power of two apart, so that a tile of them has room in the first cache.
+    static long between_step(const MatmulJob& job) { return aligned(job.layers[0].out * 4) / 4 + 16; }
+
+    static long most_rows(const MatmulJob& job) {
+        long rows = TILE * 64;
+        for (int i = 0; i < job.num_layers; i++) {
+            const long fit = TILE * (BLOCK_BYTES / Format::tile_bytes(job.layers[i].in));
+            rows = fit < rows ? fit : rows;
+        }
+        if (job.num_layers == 2) {
+            const long fit = BLOCK_BETWEEN_BYTES / (between_step(job) * static_cast<long>(sizeof(float)));
+            rows = fit < rows ? fit : rows;
+        }
+        return rows < TILE ? TILE : rows / TILE * TILE;
+    }
+
+    static void run(MatmulJob& job) {
+        if (job.rows <= 0) return;
+        const long rounds = divided_up(job.rows, most_rows(job) * job.threads);
+        const long block = divided_up(divided_up(job.rows, rounds * job.threads), TILE) * TILE;
+        if (job.threads > 1 && (job.rows <= most_rows(job) || block < 4 * TILE)) return run_flat(job);
+        Tall tall = {&job, block, divided_up(job.rows, block), 0};
+        run_parallel(tall.blocks < job.threads ? static_cast<int>(tall.blocks) : job.threads, work_tall, &tall);
+    }
+};
+
+}  // namespace

@@ -1,0 +1,242 @@
+"""Native products of activations with packed weights, in the schemes that a CPU is fast at."""
+
+from __future__ import annotations
+
+__all__ = ["LAYOUT", "PackedWeight", "available", "feed_forward", "linear", "pack"]
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.errors import InputError, PrecisionError, TercetError, nearest
+from tercet.kernels.int8_weight import quantised_panels
+from tercet.kernels.native import LEVELS, Library, absence, library
+from tercet.kernels.packed_weight import LAYOUT, PackedWeight
+
+# The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
+_LEVELS = {
+    "int8": ("scalar", "avx512_vnni"),
+    "int8-fast": ("scalar", "avx512_vnni"),
+}
+_NUMBERS = {"int8-fast": 0, "int8": 1}
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+# x, its step, rows; weight, in, out, bias, gelu; residual, its step; y, its step; scheme, threads, level
+_LINEAR: list[Any] = [
+    *(_POINTER, _LONG, _LONG),
+    *(_POINTER, _LONG, _LONG, _POINTER, _INT),
+    *(_POINTER, _LONG, _POINTER, _LONG),
+    *(_INT, _INT, _INT),
+]
+# x, its step, rows; up, its bias, down, its bias, in, between, out; residual, its step; y, its step; as above
+_FEED_FORWARD: list[Any] = [
+    *(_POINTER, _LONG, _LONG),
+    *(_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG),
+    *(_POINTER, _LONG, _POINTER, _LONG),
+    *(_INT, _INT, _INT),
+]
+
+
+def available(scheme: str) -> str | None:
+    """The instruction level that a scheme's products run at here, None where they do not.
+
+    Raises:
+        InputError: there is no such scheme.
+    """
+    if scheme not in _LEVELS:
+        raise InputError(f"There is no scheme {scheme!r} of native products. {nearest(scheme, _LEVELS)}")
+    found = library()
+    if found is None:
+        return None
+    return max(
+        (level for level in found.levels if level in _LEVELS[scheme]), key=LEVELS.__getitem__, default=None
+    )
+
+
+def pack(weight: Tensor, scheme: str, *, level: str | None = None) -> PackedWeight:
+    """A linear layer's weight as its product reads it.
+
+    Args:
+        weight: (out, in) float32, float16 or bfloat16.
+        scheme: "int8" (a scale for each 64 inputs of an output), "int8-fast" (a scale for each output, chosen
+            so that the squared error of its weights is smallest).
+        level: the instruction level that will run it; the best by default.
+
+    Raises:
+        InputError: the scheme is unknown, or the weight has no two dimensions, no element, or a value that is
+            not finite.
+        PrecisionError: the scheme or level does not run here.
+    """
+    best = available(scheme)
+    if level is None:
+        if best is None:
+            raise PrecisionError(
+                f"{scheme!r} has no native product here: {absence() or 'no kernel for this processor'}."
+            )
+        level = best
+    _check_level(scheme, level)
+    if weight.ndim != 2 or 0 in weight.shape or not weight.is_floating_point():
+        raise InputError(
+            f"A weight to pack is (out, in) in floating point, not {_shape(weight)} {weight.dtype}."
+        )
+    out, inputs = weight.shape
+    return PackedWeight(out, inputs, scheme, level, quantised_panels(weight, scheme))
+
+
+def linear(
+    x: Tensor,
+    weight: PackedWeight,
+    bias: Tensor | None,
+    *,
+    gelu: bool = False,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """x weight' + bias, through GELU where asked, plus the residual.
+
+    A row gets the same bits whatever stands beside it, and becomes NaN where one of its values is not finite.
+    GELU is that of the error function, to 3e-7.
+
+    Args:
+        x: (rows, in) float32 on the CPU; the rows may lie apart.
+        bias: (out,) float32.
+        residual: (rows, out) float32; the rows may lie apart.
+
+    Returns:
+        (rows, out) float32.
+
+    Raises:
+        InputError: shapes or dtypes do not fit.
+        PrecisionError: the weight was packed for a level that does not run here.
+    """
+    found = _library_for(weight)
+    _check_rows("x", x, (None, weight.in_features))
+    rows, out = len(x), weight.out_features
+    _check_bias("bias", bias, out)
+    if residual is not None:
+        _check_rows("residual", residual, (rows, out))
+    y = torch.empty(rows, out)
+    status = _function(found, "tercet_linear", tuple(_LINEAR))(
+        x.data_ptr(), x.stride(0), rows,
+        weight.data.data_ptr(), weight.in_features, out, _pointer(bias), gelu,
+        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), out,
+        _NUMBERS[weight.scheme], torch.get_num_threads(), LEVELS[weight.level],
+    )  # fmt: skip
+    _check(status)
+    return y
+
+
+def feed_forward(
+    x: Tensor,
+    up: PackedWeight,
+    up_bias: Tensor | None,
+    down: PackedWeight,
+    down_bias: Tensor | None,
+    *,
+    residual: Tensor | None,
+) -> Tensor:
+    """gelu(x up' + up_bias) down' + down_bias + residual, with what lies between kept in cache.
+
+    The bits are those of two `linear`, one after the other.
+
+    Args:
+        x: (rows, in) float32 on the CPU; the rows may lie apart.
+        residual: (rows, out of `down`) float32; the rows may lie apart.
+
+    Returns:
+        (rows, out of `down`) float32.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or the weights are of two schemes.
+        PrecisionError: a weight was packed for a level that does not run here.
+    """
+    found = _library_for(up)
+    if (up.scheme, up.level, up.out_features) != (down.scheme, down.level, down.in_features):
+        raise InputError(f"The two weights of a feed-forward do not fit together: {up} and {down}.")
+    down.check()
+    _check_rows("x", x, (None, up.in_features))
+    rows, out = len(x), down.out_features
+    _check_bias("up_bias", up_bias, up.out_features)
+    _check_bias("down_bias", down_bias, out)
+    if residual is not None:
+        _check_rows("residual", residual, (rows, out))
+    y = torch.empty(rows, out)
+    status = _function(found, "tercet_feed_forward", tuple(_FEED_FORWARD))(
+        x.data_ptr(), x.stride(0), rows,
+        up.data.data_ptr(), _pointer(up_bias), down.data.data_ptr(), _pointer(down_bias),
+        up.in_features, up.out_features, out,
+        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), out,
+        _NUMBERS[up.scheme], torch.get_num_threads(), LEVELS[up.level],
+    )  # fmt: skip
+    _check(status)
+    return y
+
+
+@cache
+def _function(found: Library, name: str, signature: tuple[Any, ...]) -> Any:
+    function = getattr(found.functions, name)
+    function.argtypes, function.restype = signature, _INT
+    return function
+
+
+def _library_for(weight: PackedWeight) -> Library:
+    """The library, after a check that it can run a weight."""
+    _check_level(weight.scheme, weight.level)
+    weight.check()
+    found = library()
+    assert found is not None
+    return found
+
+
+def _check_level(scheme: str, level: str) -> None:
+    found = library()
+    if found is None:
+        raise PrecisionError(f"There are no native kernels for {scheme!r}: {absence()}.")
+    here = [name for name in found.levels if name in _LEVELS.get(scheme, ())]
+    if level not in here:
+        raise PrecisionError(
+            f"{scheme!r} does not run at the instruction level {level!r} here. {nearest(level, here)} "
+            "Pack the weight for one of them."
+        )
+
+
+def _check_rows(name: str, rows: Tensor, shape: tuple[int | None, int]) -> None:
+    """Rows in float32 whose columns lie side by side."""
+    fits = rows.ndim == 2 and rows.shape[1] == shape[1] and shape[0] in (None, len(rows))
+    if not fits or rows.dtype is not torch.float32 or rows.device.type != "cpu":
+        wanted = f"({'rows' if shape[0] is None else shape[0]}, {shape[1]})"
+        raise InputError(
+            f"{name} is {_shape(rows)} {rows.dtype} on {rows.device}, not {wanted} torch.float32 on cpu."
+        )
+    if rows.shape[1] > 1 and rows.stride(1) != 1:
+        raise InputError(
+            f"The columns of {name} {_shape(rows)} do not lie side by side; pass {name}.contiguous()."
+        )
+
+
+def _check_bias(name: str, bias: Tensor | None, out: int) -> None:
+    if bias is None:
+        return
+    fits = bias.shape == (out,) and bias.dtype is torch.float32 and bias.device.type == "cpu"
+    if not (fits and bias.is_contiguous()):
+        raise InputError(
+            f"{name} is {_shape(bias)} {bias.dtype} on {bias.device}, not ({out},) torch.float32 on cpu."
+        )
+
+
+def _check(status: int) -> None:
+    if status == 1:
+        raise TercetError(
+            "A native product found no memory for its scratch, one or two megabytes a thread. Free memory, "
+            "or set TERCET_KERNELS=none."
+        )
+    assert status == 0
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

@@ -1,0 +1,59 @@
+"""The int8 schemes in NumPy: float32 where the kernels round, exact integers, float64 for all behind them."""
+
+import numpy as np
+from scipy.special import erfc
+
+TINY = np.float32(np.finfo(np.float32).tiny)
+
+
+def gelu(x):
+    return 0.5 * x * erfc(-x / np.sqrt(2.0))
+
+
+def quantised_rows(x, group):
+    """(q, zero, scale) of rows (rows, in) float32, padded to whole groups: (rows, groups, group)."""
+    rows, inputs = x.shape
+    groups = -(-inputs // group)
+    padded = np.zeros((rows, groups * group), np.float32)
+    padded[:, :inputs] = x
+    padded = padded.reshape(rows, groups, group)
+    least = np.minimum(padded.min(2, keepdims=True), 0)
+    most = np.maximum(padded.max(2, keepdims=True), 0)
+    scale = most / np.float32(255) - least / np.float32(255)
+    small = scale < TINY
+    inverse = np.where(small, np.float32(0), np.float32(1) / np.where(small, np.float32(1), scale))
+    zero = np.rint(-(least * inverse))
+    # A product of two float32 is exact in float64: it is rounded once.
+    q = np.minimum(np.rint(padded.astype(np.float64) * inverse) + zero, 255)
+    return q.astype(np.int64), zero.astype(np.int64), np.where(small, np.float32(0), scale)
+
+
+def product(x, values, scales, group):
+    """x times a quantised weight: values (out, groups, group) integers, scales (out, groups); float64."""
+    q, zero, scale = quantised_rows(x, group)
+    exact = np.einsum("rgk,ogk->rgo", q - zero, values.astype(np.int64))
+    return np.einsum(
+        "rgo,rg,og->ro",
+        exact.astype(np.float64),
+        scale[:, :, 0].astype(np.float64),
+        scales.astype(np.float64),
+    )
+
+
+def unpacked(weight):
+    """(values (out, groups, group), scales (out, groups)) read back from a packed weight's bytes."""
+    panels, chunks = -(-weight.out_features // 32), -(-weight.in_features // 64)
+    data = weight.data.numpy().reshape(panels, -1)
+    if weight.scheme == "int8":
+        parts = data.reshape(panels, chunks, -1)
+        scales = np.ascontiguousarray(parts[:, :, 2048 + 128 :]).view(np.float32).transpose(0, 2, 1)
+        numbers = parts[:, :, :2048]
+    else:
+        scales = np.ascontiguousarray(data[:, chunks * 2048 + 128 :]).view(np.float32)[:, :, None]
+        numbers = data[:, : chunks * 2048]
+    numbers = np.ascontiguousarray(numbers).view(np.int8).reshape(panels, chunks * 16, 32, 4)
+    values = numbers.transpose(0, 2, 1, 3).reshape(
+        panels * 32, *((chunks, 64) if weight.scheme == "int8" else (1, chunks * 64))
+    )
+    scales = scales.reshape(panels * 32, -1)
+    return values[: weight.out_features], scales[: weight.out_features]
