@@ -151,7 +151,7 @@ def test_small_batches_take_captured_graphs_in_every_scheme(tmp_path, monkeypatc
         output = forward().clone()
         return Captured(lambda: replays.append(output.copy_(forward())), output, lambda: None)
 
-    engine._graphs = Graphs(engine._compute, torch.device("cpu"), capture=capture, lanes=FakeLanes())
+    engine.graphs = Graphs(engine._compute, torch.device("cpu"), capture=capture, lanes=FakeLanes())
     for _ in range(3):
         found = engine.forward(batch)
     assert len(replays) == 3  # one to compare, then one a batch

@@ -45,7 +45,12 @@ _MOST_MAPPED_BYTES_COPIED = 512 << 20
 
 
 class TorchPacked:
-    """An encoder's forward in torch."""
+    """An encoder's forward in torch.
+
+    Attributes:
+        device: where it runs.
+        graphs: what small batches take on CUDA; None, and every batch runs eagerly.
+    """
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         self.device = torch.device(plan.device)
@@ -72,7 +77,7 @@ class TorchPacked:
         self._tokens_since_trim = 0
         on_cuda = self.device.type == "cuda"
         self._transfers = transfers(self.device)
-        self._graphs = Graphs(self._compute, self.device) if on_cuda else None
+        self.graphs: Graphs | None = Graphs(self._compute, self.device) if on_cuda else None
         # float32 on CUDA is never computed while another engine of ours has TF32 allowed.
         exact = exact_products if on_cuda and plan.scheme.dtype is DType.FLOAT32 else nullcontext
         self._products = tf32_products if plan.scheme == TF32 else exact
@@ -83,7 +88,7 @@ class TorchPacked:
         if self._rounds:
             batch = _extended(batch, rounded(tokens) - tokens)
         with torch.inference_mode():
-            hidden = None if self._graphs is None else self._graphs.run(batch)
+            hidden = None if self.graphs is None else self.graphs.run(batch)
             if hidden is None:
                 hidden = self._compute(self._transfers.send(batch))
         if self._trim_after is not None:
