@@ -1,0 +1,271 @@
+"""The native CPU engine: linear layers by kernels of our own, the rest as torch has it.
+
+int8 has unsigned activations with a scale and a zero point for each token, and signed weights with a scale
+for every 64 of an output; in int8-fast, for each output. What flows between the layers is float32.
+
+The packed weights are kept on disk (`weight_cache`) and mapped from there.
+"""
+
+from __future__ import annotations
+
+__all__ = ["STATED_DRIFT", "NativeCpu"]
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tercet.checkpoint.layout import Checkpoint
+from tercet.engines import ENGINES, Engine
+from tercet.engines.heap import give_back_free_memory
+from tercet.engines.packed import LinearWeight, PackedEncoder, load_packed
+from tercet.engines.probing import CRANFIELD, probe_linear
+from tercet.engines.weight_cache import Block, map_blocks, write_blocks
+from tercet.errors import CheckpointError, InputError, PrecisionError
+from tercet.kernels import matmul
+from tercet.kernels.matmul import PackedWeight
+from tercet.kernels.native import absence, library
+from tercet.layers.activation import Activation
+from tercet.layers.linear import FeedForward, Product, torch_product
+from tercet.precision.dtype import DType
+from tercet.precision.hardware import Measured
+from tercet.precision.plan import Plan
+from tercet.precision.scheme import Drift, Scheme
+
+logger = logging.getLogger(__name__)
+
+STATED_DRIFT: Mapping[str, Drift] = {
+    "int8": Drift(3.7e-4, 1.6e-3, CRANFIELD),
+    "int8-fast": Drift(1.1e-3, 7.2e-3, CRANFIELD),
+}
+
+
+class NativeCpu(PackedEncoder):
+    """An encoder's forward with packed linear layers.
+
+    Attributes:
+        float32_layers: linear layers whose weights leave the range of float16, computed in float32.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
+        label, level = plan.scheme.label, _level(plan)
+        packed: dict[str, PackedWeight | None] = {}
+
+        def products(weights: list[LinearWeight]) -> list[Product]:
+            packed.update(_packed(checkpoint, weights, label, level))
+            return [_product(weight, packed[weight.path]) for weight in weights]
+
+        encoder = load_packed(checkpoint, products)
+        for path, part in encoder.named_modules():
+            if isinstance(part, FeedForward) and part.activation is functional.gelu:
+                up, down = packed[f"{path}.up"], packed[f"{path}.down"]
+                if up is not None and down is not None:
+                    part.product = partial(_feed_forward, up, down)
+        super().__init__(encoder, plan.token_budget)
+        self.float32_layers = tuple(path for path, weight in packed.items() if weight is None)
+        if self.float32_layers:
+            logger.warning(
+                "%s: the weights of %d of %d linear layers leave the range of float16 (largest number %g); "
+                "these layers are computed in float32: %s",
+                checkpoint.name,
+                len(self.float32_layers),
+                len(packed),
+                DType.FLOAT16.max,
+                ", ".join(self.float32_layers),
+            )
+
+
+class _NativeLinear:
+    """A linear layer by our kernels."""
+
+    def __init__(self, packed: PackedWeight) -> None:
+        self._packed = packed
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """(tokens, in) float32 -> (tokens, out) float32."""
+        gelu = activation is functional.gelu
+        out = matmul.linear(x, self._packed, bias, gelu=gelu, residual=residual)
+        return out if activation is None or gelu else activation(out)
+
+
+class _SingleLinear:
+    """A linear layer in float32 among narrower ones."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """(tokens, in) float32 -> (tokens, out) float32."""
+        return torch_product(x, self._weight, bias, activation, residual)
+
+
+def _feed_forward(
+    up: PackedWeight, down: PackedWeight, x: Tensor, up_bias: Tensor, down_bias: Tensor, residual: Tensor
+) -> Tensor:
+    return matmul.feed_forward(x, up, up_bias, down, down_bias, residual=residual)
+
+
+def _product(weight: LinearWeight, packed: PackedWeight | None) -> Product:
+    return _SingleLinear(weight.read()) if packed is None else _NativeLinear(packed)
+
+
+def _packed(
+    checkpoint: Checkpoint, weights: list[LinearWeight], label: str, level: str
+) -> dict[str, PackedWeight | None]:
+    """Layer -> its packed weight: mapped from the cache, where it is written first; None for float32."""
+    key = {
+        "weights": checkpoint.weights_hash(),
+        "scheme": label,
+        "layout": matmul.LAYOUT,
+        "endian": sys.byteorder,
+    }
+    numbers = sum(out * inner for out, inner in (weight.shape for weight in weights))
+    # What is there; else what was just written.
+    for _ in range(2):
+        found = _restored(map_blocks(key), weights, label, level)
+        if found is not None:
+            return found
+        logger.info("packing %d linear layers of %s, once", len(weights), checkpoint.name)
+        blocks = ((weight.path, _block(_pack(checkpoint, weight, label))) for weight in weights)
+        if not write_blocks(key, blocks, 2 * numbers):
+            break
+    return {weight.path: _pack(checkpoint, weight, label) for weight in weights}
+
+
+def _pack(checkpoint: Checkpoint, weight: LinearWeight, label: str) -> PackedWeight | None:
+    """The packed weight, None where it leaves the range of float16; only one is unpacked at a time."""
+    whole = weight.read()
+    low, high = torch.aminmax(whole)
+    if not bool(torch.isfinite(high - low)):
+        names = ", ".join(repr(info.name) for info in weight.parts)
+        raise CheckpointError(
+            f"{checkpoint.folder}: {names} holds a value that is not finite. Fetch the model again."
+        )
+    beyond = label == "float16" and bool((low < -DType.FLOAT16.max) | (high > DType.FLOAT16.max))
+    packed = None if beyond else matmul.pack(whole, label)
+    del whole
+    give_back_free_memory()
+    return packed
+
+
+def _block(packed: PackedWeight | None) -> Block:
+    if packed is None:
+        return Block({"float32": True}, torch.empty(0, dtype=torch.uint8))
+    shape = [packed.out_features, packed.in_features]
+    return Block({"shape": shape, "scheme": packed.scheme}, packed.data)
+
+
+def _restored(
+    blocks: Mapping[str, Block] | None, weights: list[LinearWeight], label: str, level: str
+) -> dict[str, PackedWeight | None] | None:
+    """The packed weights of the cache, None where it has not all of them, or others than were expected."""
+    if blocks is None or blocks.keys() != {weight.path for weight in weights}:
+        return None
+    found: dict[str, PackedWeight | None] = {}
+    for weight in weights:
+        block = blocks[weight.path]
+        if block.fields == _block(None).fields:
+            found[weight.path] = None
+            continue
+        try:
+            packed = PackedWeight(*weight.shape, label, level, block.data)
+        except InputError as error:
+            logger.warning("%s in the cache cannot be used: %s", weight.path, error)
+            return None
+        if block.fields != _block(packed).fields:
+            return None
+        found[weight.path] = packed
+    return found
+
+
+def _level(plan: Plan) -> str:
+    """The instruction level that a plan was made for.
+
+    Raises:
+        PrecisionError: it does not run here, or a better one would give other bits.
+    """
+    found = matmul.available(plan.scheme.label)
+    if found is None:
+        raise PrecisionError(
+            f"the plan runs {plan.scheme}, which does not run here: {_failure(plan.scheme)}. "
+            "Make the plan anew."
+        )
+    if plan.kernel not in (None, found):
+        raise PrecisionError(
+            f"the plan runs {plan.scheme} by kernels for {plan.kernel}; here they are for {found}. "
+            "Make the plan anew."
+        )
+    return found
+
+
+class _Kind:
+    name = "native_cpu"
+    # A text gets the same bits whatever it is computed beside.
+    batch_invariant = True
+
+    def schemes(self, device: str) -> Sequence[Scheme]:
+        """int8 in two kinds, on a CPU."""
+        if device != "cpu":
+            return []
+        single = DType.FLOAT32
+        return [
+            Scheme(DType.INT8, single, 64, self.name, None, single),
+            Scheme(DType.INT8, single, None, self.name, "int8-fast", single),
+        ]
+
+    def probe(self, device: str, schemes: Sequence[Scheme]) -> Mapping[Scheme, Measured]:
+        """Products timed against float32's."""
+        measured = {
+            scheme: Measured(None, None, None, failure, STATED_DRIFT.get(scheme.label))
+            for scheme in schemes
+            if (failure := _failure(scheme)) is not None
+        }
+        levels = {scheme: matmul.available(scheme.label) for scheme in schemes}
+        running = {scheme: level for scheme, level in levels.items() if level is not None}
+        if running:
+            measured |= probe_linear(
+                {scheme: partial(_packed_product, scheme.label) for scheme in running},
+                drifts={scheme: STATED_DRIFT[scheme.label] for scheme in running},
+                kernels=running,
+                native={scheme: level != "scalar" for scheme, level in running.items()},
+            )
+        return {scheme: measured[scheme] for scheme in schemes}
+
+    def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
+        """The body with its linear layers packed."""
+        return NativeCpu(checkpoint, plan)
+
+
+def _packed_product(label: str, weight: Tensor) -> Product:
+    return _NativeLinear(matmul.pack(weight, label))
+
+
+def _failure(scheme: Scheme) -> str | None:
+    """Why a scheme does not run here; None where it does."""
+    here = library()
+    if here is None:
+        return f"no native kernels: {absence()}"
+    if matmul.available(scheme.label) is None:
+        return f"no kernel for this processor (the best instructions that it has: {here.level})"
+    return None
+
+
+ENGINES.register("native_cpu")(_Kind())
