@@ -43,6 +43,7 @@ class Bench:
         waiting: seconds that all waits for a quiet machine may take together.
         code: the hash of the source as it is now; None where it cannot change.
         started: by `time.monotonic()`.
+        cut: whether anything was left out because it would not have ended in time.
     """
 
     store: Store
@@ -52,6 +53,7 @@ class Bench:
     waiting: float = 600.0
     code: Callable[[], str] | None = None
     started: float = field(default_factory=time.monotonic)
+    cut: bool = False
 
     @property
     def end(self) -> float | None:
@@ -65,7 +67,9 @@ class Bench:
 
     def fits(self, expected: float) -> bool:
         """Whether something that takes so many seconds would end in time."""
-        return self.end is None or time.monotonic() + expected < self.end
+        fits = self.end is None or time.monotonic() + expected < self.end
+        self.cut = self.cut or not fits
+        return fits
 
     def keep(self, **row: Any) -> Row:
         """Keep a row, unless the source is not what it was when the store was begun.

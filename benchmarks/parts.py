@@ -13,40 +13,42 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from tercet.embedder import Embedder
 from tercet.layers import attention as attention_layer
+from tercet.layers.linear import FeedForward, Linear
 from tercet.model import Heads
 from tercet.text.tokenizer import Tokenizer
 
-# The last word of a module's path in the encoder -> its part.
-MODULES = {
+# A word of a linear layer's path in the encoder -> its part.
+LINEAR = {
     "qkv": "q, k, v",
     "attention_out": "attention out",
     "up": "feed-forward up, with the activation",
     "down": "feed-forward down, with the residual",
-    "attention_norm": "norms",
-    "output_norm": "norms",
-    "norm": "norms",
 }
-ATTENTION, EMBEDDINGS, QUANTISING = "attention", "embeddings", "quantisation of activations"
+IN_ONE = "feed-forward, up and down in one"
+ATTENTION, NORMS, EMBEDDINGS = "attention", "norms", "embeddings"
+QUANTISING = "quantisation of activations"
 HEADS, TOKENISER = "heads", "tokeniser"
 ENGINE, REST = "engine: Python and the rest", "Python, packing, and the rest"
-# Parts in the order of the table; the first five have arithmetic to count, under these names of limits.Sizes.
-ORDER = {
-    "q, k, v": "qkv",
-    ATTENTION: "attention",
-    "attention out": "attention_out",
-    "feed-forward up, with the activation": "up",
-    "feed-forward down, with the residual": "down",
-    "norms": None,
-    QUANTISING: None,
-    EMBEDDINGS: None,
-    HEADS: None,
-    TOKENISER: None,
-    ENGINE: None,
-    REST: None,
+# Parts in the order of the table, each with the arithmetic it does, by the names of limits.Sizes.
+ORDER: dict[str, tuple[str, ...]] = {
+    "q, k, v": ("qkv",),
+    ATTENTION: ("attention",),
+    "attention out": ("attention_out",),
+    "feed-forward up, with the activation": ("up",),
+    "feed-forward down, with the residual": ("down",),
+    IN_ONE: ("up", "down"),
+    NORMS: (),
+    QUANTISING: (),
+    EMBEDDINGS: (),
+    HEADS: (),
+    TOKENISER: (),
+    ENGINE: (),
+    REST: (),
 }
 # Functions of engines and kernels that stand between two products, and are called by them.
 _QUANTISES = re.compile(r"^quanti[sz]e")
@@ -100,15 +102,27 @@ def recorded(model: Embedder, recorder: Recorder) -> Iterator[None]:
         method(_only(model, Heads), "forward", HEADS)
         method(engine, "forward", ENGINE)
         method(encoder, "embed", EMBEDDINGS)
+        # An engine may have looked up its modules' methods once and for all; what they call it has not.
+        method(torch, "layer_norm", NORMS)
         for path, module in encoder.named_modules():
-            part = MODULES.get(path.rpartition(".")[2])
-            if part is not None:
-                method(module, "forward", part)
+            if isinstance(module, Linear):
+                method(module, "product", _part_of(path))
+            elif isinstance(module, FeedForward) and module.product is not None:
+                method(module, "product", IN_ONE)
         for function in _quantising():
             _everywhere(stack, function, recorder.around(QUANTISING, function))
         attention = attention_layer.attention
         _everywhere(stack, attention, recorder.around(ATTENTION, attention))
+        for name, value in list(vars(engine).items()):
+            if getattr(value, "__qualname__", "").startswith(f"{type(encoder).__name__}.bound."):
+                stack.enter_context(_replaced(engine, name, encoder.bound()))
         yield
+
+
+def _part_of(path: str) -> str:
+    """The part that a linear layer is: of "layers.0.qkv.fused", "q, k, v"."""
+    [part] = [LINEAR[word] for word in path.split(".") if word in LINEAR]
+    return part
 
 
 def engine_of(model: Embedder) -> Any:

@@ -163,8 +163,8 @@ def told(found: Profile, scheme: str, sizes: Sizes, dtype: str, peaks: dict[str,
     rows: list[tuple[str, ...]] = []
     for part, seconds, share in shares(found.seconds):
         line = [part, digits(1000 * seconds), f"{share:.1%}", "", ""]
-        if (name := ORDER[part]) is not None:
-            rate, limit = 1e-9 * work[name] / seconds, peaks.get("float32" if part == ATTENTION else dtype)
+        if done := sum(work[name] for name in ORDER[part]):
+            rate, limit = 1e-9 * done / seconds, peaks.get("float32" if part == ATTENTION else dtype)
             line[3] = digits(rate)
             line[4] = f"{rate / limit:.0%}" if limit else "-"
         rows.append(tuple(line))

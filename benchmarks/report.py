@@ -47,7 +47,7 @@ def write(store: Store, form: str, path: Path, note: str = "") -> Figures:
         note: what a reader must know before anything else: why measuring ended early.
     """
     found = Figures(store)
-    parts = [_head(store, form, path, note), _goals(found), _absent(found)]
+    parts = [_head(found, form, path, note), _goals(found), _absent(found)]
     parts += ["## How to read it\n\n" + HOW_TO_READ, _peaks(found)]
     parts += [_speed(found, shape) for shape in found.shapes()]
     parts += [_cold(found), _memory(found), _drift(found), _plans(store), _failures(store)]
@@ -63,7 +63,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
-def _head(store: Store, form: str, path: Path, note: str) -> str:
+def _head(found: Figures, form: str, path: Path, note: str) -> str:
+    store = found.store
     machine, versions = store.identity["machine"], store.identity["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     source = "Cranfield abstracts" if CRANFIELD.exists() else "docstrings of Python's standard library"
@@ -72,8 +73,8 @@ def _head(store: Store, form: str, path: Path, note: str) -> str:
         "short": " The short form: few samples.",
         "try": " A trial of the bench, no measurement.",
     }
-    picture = (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{path.stem}-dark.svg">'
+    picture = found.shapes() and (
+        f'\n\n<picture><source media="(prefers-color-scheme: dark)" srcset="{path.stem}-dark.svg">'
         f'<img src="{path.stem}.svg" alt="Tokens a second by engine and workload"></picture>'
     )
     return (
@@ -86,7 +87,7 @@ def _head(store: Store, form: str, path: Path, note: str) -> str:
         f"{' '.join(machine['flags'])}\n\n"
         f"**Versions:** {told}\n\n"
         f"**Texts:** lognormal lengths of 16 to 512 tokens of the model's own tokenizer (mean about 134), "
-        f"seeded, words from {source}.\n\n{picture}"
+        f"seeded, words from {source}.{picture or ''}"
     )
 
 

@@ -41,6 +41,7 @@ from engines import (
     select,
     with_precisions,
 )
+from figures import Figures
 from samples import Store, key_of
 from speed import missing, speed
 from starts import cold, memory
@@ -102,15 +103,23 @@ def main() -> None:
     if options.attempt:
         page = models.BENCH / "try.md"
     found = report.write(store, form, page, note)
-    drawn = models.BENCH / "picture.json"
-    drawn.write_text(json.dumps(found.picture()), encoding="utf-8")
-    command = [str(ROOT / PEERS / "bin" / "python"), str(Path(__file__).parent / "picture.py")]
-    subprocess.run([*command, str(drawn), str(page.with_suffix(".svg"))], check=True)
-    print(f"wrote {page} and {page.with_suffix('.svg')}", file=sys.stderr)
+    print(f"wrote {page}", file=sys.stderr)
+    if found.shapes():
+        draw(found, page.with_suffix(".svg"))
     if note:
         print(note, file=sys.stderr)
     if stopped:
         sys.exit(1)
+
+
+def draw(found: Figures, path: Path) -> None:
+    """The picture beside the page, by the environment that has matplotlib."""
+    drawn = models.BENCH / "picture.json"
+    drawn.write_text(json.dumps(found.picture()), encoding="utf-8")
+    environments.prepare(PEERS)
+    command = [str(ROOT / PEERS / "bin" / "python"), str(Path(__file__).parent / "picture.py")]
+    subprocess.run([*command, str(drawn), str(path)], check=True)
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -175,10 +184,10 @@ def run(bench: measure.Bench, form: str, meetings: Meetings, only: tuple[str, ..
     parts = tuple(part for part in PARTS if part in only) or PARTS
     _run(bench, form, meetings, only, parts)
     left = missing(bench.store, meetings) if "speed" in parts else 0
-    if left and bench.seconds is not None and form == "full":
+    if bench.cut and form == "full":
         return (
-            f"The time was up: {left} samples of the speed tables are still to be measured. Run again with "
-            "the same options, and it goes on from here."
+            f"The time was up: {left} samples of the speed tables, and whatever else is missing below, are "
+            "still to be measured. Run again with the same options, and it goes on from here."
         )
     if left:
         measure.say(f"{left} samples of the speed tables were not measured, or were disturbed")

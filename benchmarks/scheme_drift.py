@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.limit is not None and options.limit < 1:
         sys.exit(f"--limit is {options.limit}; it must be at least 1.")
+    # That long texts are cut is how the model is used.
+    logging.getLogger("tercet").setLevel(logging.ERROR)
     collection = read_collection(options.folder, options.limit)
     rows = measure(options.model, options.device, options.precision or SCHEMES, collection)
     facts = {

@@ -98,7 +98,9 @@ def test_nothing_is_begun_that_would_not_end_in_time(store):
     assert Bench(store).fits(1e9)
     bench = Bench(store, seconds=100.0, started=time.monotonic() - 60)
     assert bench.fits(30.0)
+    assert not bench.cut
     assert not bench.fits(50.0)
+    assert bench.cut
     assert not bench.over
     assert Bench(store, seconds=100.0, started=time.monotonic() - 101).over
 

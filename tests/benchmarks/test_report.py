@@ -179,6 +179,17 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head(store, tmp_path, mon
             assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
+def test_where_nothing_was_measured_there_is_no_picture_and_every_goal_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "Figures", Found)
+    path = tmp_path / "page.md"
+    report.write(Store(tmp_path / "none.json", IDENTITY), "full", path)
+    page = path.read_text(encoding="utf-8")
+    assert "<picture>" not in page
+    assert (
+        "| not measured<br>goal ≥ 9× | not measured<br>goal ≥ 17× |  | not measured<br>goal ≥ 30× |" in page
+    )
+
+
 def test_panels_of_the_picture_have_a_bar_for_each_engine(store):
     panels = {(panel["shape"], panel["workload"]): panel for panel in Found(store).picture()["panels"]}
     bars = panels["m3-24", "A"]["bars"]
