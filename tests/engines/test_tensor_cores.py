@@ -11,7 +11,13 @@ from tercet.batch import Batch
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.engines import ENGINES, tensor_cores
 from tercet.engines.graphs import Captured, Graphs
-from tercet.engines.tensor_cores import FLOAT8, TF32, probe_tensor_cores, schemes_of_tensor_cores
+from tercet.engines.tensor_cores import (
+    FLOAT8,
+    STATED_DRIFT,
+    TF32,
+    probe_tensor_cores,
+    schemes_of_tensor_cores,
+)
 from tercet.engines.torch_packed import TorchPacked
 from tercet.layers.attention import padded
 from tercet.layers.float8 import Float8Product, multiply_by_hand
@@ -56,6 +62,7 @@ def test_a_probe_says_which_gpus_have_the_instructions(monkeypatch, capability, 
     as_if(monkeypatch, *capability)
     found = probe_tensor_cores("cpu", [TF32, FLOAT8])
     assert {scheme for scheme, measured in found.items() if measured.runs} == runs
+    assert found[FLOAT8].drift == STATED_DRIFT[FLOAT8]
     for scheme in {TF32, FLOAT8} - runs:
         needed = {TF32: "8.0", FLOAT8: "8.9"}[scheme]
         assert found[scheme].failure == (
@@ -157,3 +164,38 @@ def test_small_batches_take_captured_graphs_in_every_scheme(tmp_path, monkeypatc
     assert len(replays) == 3  # one to compare, then one a batch
     # Another order of sums in attention moves a few numbers to the next code.
     assert float((found - wanted).double().norm() / wanted.double().norm()) < 0.02
+
+
+# Of several kinds and lengths, at last a single word.
+SENTENCES = (
+    "How do I pick a random element from a list?",
+    "The Danube flows through ten countries before it reaches the Black Sea.",
+    "Supersonic flow past a blunt body was measured in a wind tunnel at several angles of attack.",
+    "read a csv file line by line",
+    "She had not expected the letter, and for a while she did not open it.",
+    "Vaccines train the immune system by showing it a harmless part of a virus. After that, memory cells "
+    "recognise the virus itself, and the body answers within days instead of weeks.",
+    "Interest rates rose by half a percent in March, the first change in three years.",
+    "no",
+)
+
+
+@pytest.mark.minilm
+def test_the_drift_of_float8_on_english_sentences_lies_within_its_stated_class(minilm):
+    """By emulation: the same codes and scales, products in float32."""
+    checkpoint, plan = planned(minilm, FLOAT8)
+    engine = TorchPacked(checkpoint, plan)
+    for part in engine._encoder.modules():
+        if isinstance(part, Linear):
+            part.product.by = multiply_by_hand
+    model = tercet.load(minilm, precision="float32", device="cpu")
+    wanted = model.encode(SENTENCES).dense
+    ids = model.tokenizer.encode(list(SENTENCES), max_length=256, prompt="").ids
+    batch = Batch.from_ids(ids)
+    means = [rows.float().mean(0) for rows in engine.forward(batch).split(batch.lengths)]
+    found = torch.nn.functional.normalize(torch.stack(means), dim=1)
+    far = (found - wanted).double().square().sum(1) / 2
+    stated = STATED_DRIFT[FLOAT8]
+    assert stated.mean / 4 < far.mean() <= 1.5 * stated.mean
+    assert far[:-1].max() <= 1.5 * stated.worst
+    assert far[-1] <= 0.015  # one word: little to average over
