@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as save_tensors
 
+from tercet.embeddings import Embeddings, MultiVectors, SparseVectors
 from tercet.errors import InputError, OutputError, PrecisionError, UnknownNameError
-from tercet.quantization import STORED_PRECISIONS, Quantizer, bytes_per_vector
+from tercet.quantization import STORED_PRECISIONS, Quantizer, bytes_per_vector, stored_bytes
 
 
 def unit(rows, dim, seed=0):
@@ -24,6 +25,20 @@ def test_a_stored_vector_takes_the_bytes_that_are_promised(precision, size):
     codes = quantizer.encode(unit(7, 20)).codes
     assert bytes_per_vector(precision, 20) == quantizer.bytes_per_vector == size
     assert codes.numel() * codes.element_size() == 7 * size
+
+
+@pytest.mark.parametrize(
+    ("precision", "dense", "sparse", "rows"),
+    [("float32", 160, 40, 96), ("float16", 80, 30, 48), ("int8", 40, 30, 24), ("ubinary", 6, 30, 3)],
+)
+def test_texts_take_the_bytes_of_all_their_vectors(precision, dense, sparse, rows):
+    none = torch.zeros(2, dtype=torch.bool)
+    weights = SparseVectors(torch.tensor([1, 4, 0, 2, 8]), torch.ones(5), torch.tensor([0, 2, 5]), 9)
+    vectors = MultiVectors(unit(3, 8), torch.tensor([0, 1, 3]))
+    texts = Embeddings(unit(2, 20), weights, vectors, torch.tensor([3, 4]), none, none)
+    assert stored_bytes(texts, precision) == {"dense": dense, "sparse": sparse, "multivector": rows}
+    alone = Embeddings(unit(2, 20), None, None, torch.tensor([3, 4]), none, none)
+    assert stored_bytes(alone, precision) == {"dense": dense}
 
 
 @pytest.mark.parametrize("precision", STORED_PRECISIONS)

@@ -8,6 +8,7 @@ __all__ = [
     "StoredVectors",
     "bytes_per_vector",
     "pool_tokens",
+    "stored_bytes",
     "truncate",
     "truncate_multivectors",
 ]
@@ -15,5 +16,5 @@ __all__ = [
 from tercet.quantization.matryoshka import truncate, truncate_multivectors
 from tercet.quantization.quantizer import Quantizer, StoredVectors
 from tercet.quantization.ranges import Ranges
-from tercet.quantization.stored import STORED_PRECISIONS, StoredPrecision, bytes_per_vector
+from tercet.quantization.stored import STORED_PRECISIONS, StoredPrecision, bytes_per_vector, stored_bytes
 from tercet.quantization.token_pooling import pool_tokens

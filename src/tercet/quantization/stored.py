@@ -7,6 +7,7 @@ __all__ = [
     "StoredPrecision",
     "bytes_per_vector",
     "numbers_per_vector",
+    "stored_bytes",
     "stored_precision",
 ]
 
@@ -15,6 +16,7 @@ from typing import Literal, TypeAlias, cast
 
 import torch
 
+from tercet.embeddings import Embeddings
 from tercet.errors import UnknownNameError, nearest
 
 StoredPrecision: TypeAlias = Literal["float32", "float16", "int8", "binary", "ubinary"]
@@ -27,6 +29,9 @@ STORED_PRECISIONS: Mapping[StoredPrecision, torch.dtype] = {
     "binary": torch.int8,
     "ubinary": torch.uint8,
 }
+
+# An id of a token as every store of sparse vectors has it: uint32.
+_TOKEN_ID_BYTES = 4
 
 
 def stored_precision(name: str) -> StoredPrecision:
@@ -51,3 +56,25 @@ def bytes_per_vector(precision: str, dim: int) -> int:
     """Bytes of one stored vector of `dim` dimensions, without what an index adds to it."""
     found = stored_precision(precision)
     return numbers_per_vector(found, dim) * STORED_PRECISIONS[found].itemsize
+
+
+def stored_bytes(embeddings: Embeddings, precision: str) -> dict[str, int]:
+    """Bytes of each output of these texts as stored, without what an index adds to it.
+
+    Lexical weights are not quantised: each is a token's id in 4 bytes, and a weight in float32 where that is
+    the precision, in float16 at any narrower one.
+
+    Returns:
+        Output -> bytes of all texts together; those of several parts add up.
+    """
+    found = stored_precision(precision)
+    sizes: dict[str, int] = {}
+    if embeddings.dense is not None:
+        sizes["dense"] = len(embeddings) * bytes_per_vector(found, embeddings.dense.shape[1])
+    if embeddings.sparse is not None:
+        weight = 4 if found == "float32" else 2
+        sizes["sparse"] = len(embeddings.sparse.token_ids) * (_TOKEN_ID_BYTES + weight)
+    if embeddings.multivector is not None:
+        vectors = embeddings.multivector
+        sizes["multivector"] = len(vectors.vectors) * bytes_per_vector(found, vectors.dim)
+    return sizes
