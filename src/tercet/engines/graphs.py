@@ -77,7 +77,11 @@ class CudaCapture:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, forward: Callable[[], Tensor], lane: torch.cuda.Stream) -> Captured:
-        """Warmed up on `lane` and captured there."""
+        """Warmed up on `lane` and captured there.
+
+        Takes some forwards' time, once a size. CUDA forbids any thread to wait for the whole device meanwhile:
+        one that calls `torch.cuda.synchronize` in that moment gets an error; waiting for a stream is allowed.
+        """
         # Where ending a failed capture raises, torch leaves its stream in place; this context puts ours back.
         with _capturing, torch.cuda.stream(lane):
             for _ in range(_WARM_UPS):
