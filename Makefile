@@ -35,7 +35,8 @@ unit: $(READY)
 twins: $(READY)
 	PYTHON='$(PYTHON)' BIN='$(BIN)' bash scripts/twins.sh
 
-# Everything against every peer: docs/benchmarks.md. `make bench BENCH="--only minilm,A"` chooses parts.
+# Everything against every peer: docs/benchmarks.md. `make bench BENCH="--only minilm,A"` chooses parts;
+# BENCH="--minutes 50" ends in time, and the same again goes on from there.
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
