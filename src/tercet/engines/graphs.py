@@ -79,8 +79,8 @@ class CudaCapture:
     def __call__(self, forward: Callable[[], Tensor], lane: torch.cuda.Stream) -> Captured:
         """Warmed up on `lane` and captured there.
 
-        Takes some forwards' time, once a size. CUDA forbids any thread to wait for the whole device meanwhile:
-        one that calls `torch.cuda.synchronize` in that moment gets an error; waiting for a stream is allowed.
+        Takes some forwards' time, once a size. CUDA forbids any thread to wait for the whole device
+        meanwhile: `torch.cuda.synchronize` in that moment is an error; waiting for a stream is allowed.
         """
         # Where ending a failed capture raises, torch leaves its stream in place; this context puts ours back.
         with _capturing, torch.cuda.stream(lane):

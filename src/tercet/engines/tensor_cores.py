@@ -23,8 +23,8 @@ _ENGINE = "torch_packed"
 TF32 = Scheme(DType.FLOAT32, DType.FLOAT32, None, _ENGINE, "tf32")
 FLOAT8 = Scheme(DType.FLOAT8, DType.FLOAT32, None, _ENGINE, None, DType.BFLOAT16)
 
-# benchmarks/float8_emulated.py measures float8's; a text of one word, with little to average, was 1e-2 away. TF32
-# states none before it is measured, so `auto` leaves it alone.
+# benchmarks/float8_emulated.py measures float8's; a text of one word, with little to average, was 1e-2 away.
+# TF32 states none before it is measured, so `auto` leaves it alone.
 STATED_DRIFT: Mapping[Scheme, Drift] = {
     FLOAT8: Drift(
         2.8e-3, 4.5e-3, "all-MiniLM-L6-v2, 400 of Cranfield's texts, emulated on a CPU with float32 products"
