@@ -13,7 +13,10 @@ from tercet.precision.dtype import DType, Precision
 FileFormat = Literal["safetensors", "torch", "torch-legacy"]
 
 # Measured with benchmarks/peak_memory.py: what a process keeps besides weights and activations.
-_RUNTIME_BYTES = 45 << 20  # compiled kernels and scratch of the maths library after its first forward
+_RUNTIME_BYTES = 10 << 20  # compiled kernels and scratch of the maths library after its first forward
+# Results of one layer leave holes that those of the next do not fit, about as much as is in use; glibc gives
+# back what is free beyond twice its largest threshold for blocks of their own (mallopt(3)).
+_MOST_HOLES_BYTES = 64 << 20
 _CAST_CHUNK_BYTES = 32 << 20  # of a file that are mapped at once while a tensor is cast
 _TOKENIZER_BYTES = 600  # of each entry of the vocabulary
 _SCALE_BYTES = 8  # a float32 scale of a group of weights, and their sum
@@ -117,15 +120,18 @@ def predict_memory(
     """
     weights = weight_bytes(footprint, precision, group)
     running = _activation_bytes(footprint, precision, tokens, outputs)
-    recomputing = 0
+    holes, recomputing = min(running, _MOST_HOLES_BYTES), 0
     if min(precision.compute.bytes, precision.weights.bytes) < 4:
         hidden, inner = footprint.hidden, footprint.intermediate
         layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
         positions = 4 * footprint.max_tokens * hidden
         wide = Precision(DType.FLOAT32, DType.FLOAT32, precision.heads, precision.output)
-        recomputing = layer + positions + _activation_bytes(footprint, wide, tokens, outputs) - running
+        again = _activation_bytes(footprint, wide, tokens, outputs)
+        recomputing = layer + positions
+        if again > running:  # results of another size do not fit the holes that there are
+            recomputing += again - running + min(again, _MOST_HOLES_BYTES)
     loading = _loading_bytes(footprint, precision, weights)
-    after = running + max(0, recomputing)
+    after = running + holes + recomputing
     if device != "cpu":
         return (
             ("weights", weights),
@@ -144,7 +150,11 @@ def predict_memory(
             else "the part of a tensor being cast"
         )
         return (*parts, (what, loading))
-    parts += [("the maths library at work", _RUNTIME_BYTES), (f"one batch of {tokens:,} tokens", running)]
+    parts += [
+        ("the maths library at work", _RUNTIME_BYTES),
+        (f"one batch of {tokens:,} tokens", running),
+        ("holes that its results leave in the heap", holes),
+    ]
     if recomputing > 0:
         parts.append(("a layer in float32, for texts that leave the range", recomputing))
     return tuple(parts)
