@@ -9,6 +9,7 @@ __all__ = [
     "Plan",
     "Precision",
     "__version__",
+    "evaluate",
     "load",
     "plan",
     "probe",
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tercet.embedder import Embedder, load
     from tercet.embeddings import Embeddings
+    from tercet.evaluation import evaluate
     from tercet.planner import plan, probe
     from tercet.precision.dtype import Precision
     from tercet.precision.hardware import Capability
@@ -33,6 +35,7 @@ _HOMES = {
     "Embeddings": "tercet.embeddings",
     "Plan": "tercet.precision.plan",
     "Precision": "tercet.precision.dtype",
+    "evaluate": "tercet.evaluation",
     "load": "tercet.embedder",
     "plan": "tercet.planner",
     "probe": "tercet.planner",

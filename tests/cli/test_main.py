@@ -164,6 +164,15 @@ def examples() -> list[str]:
     return found
 
 
+def write_collection(folder: Path) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "d1", "title": "Paris", "text": "a city"}\n{"_id": "d2", "text": "The cat."}\n'
+    )
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "Which city?"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+
+
 @pytest.mark.parametrize("line", examples())
 def test_every_example_of_the_help_runs(
     line: str,
@@ -179,6 +188,11 @@ def test_every_example_of_the_help_runs(
     Path("pairs.jsonl").write_text(
         '{"query": "Which city?", "document": "Paris is the city of the river."}\n'
     )
+    write_collection(Path("collection"))
+    Path("pairs.tsv").write_text(
+        "sentence1\tsentence2\tscore\na cat\tthe cat\t5\na cat\tthe sea\t1\na dog\ta cat\t2\n"
+    )
+    Path("run.trec").write_text("q Q0 d1 1 0.5 made\nq Q0 d2 2 0.25 made\n")
     load = embedder.load
     tiny = lambda name, **options: load(tiny_m3 if name == "BAAI/bge-m3" else name, **options)  # noqa: E731
     monkeypatch.setattr(embedder, "load", tiny)

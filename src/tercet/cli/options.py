@@ -18,6 +18,7 @@ __all__ = [
     "Yes",
     "confirmation",
     "parse_outputs",
+    "parse_weights",
     "refuse_with_plan",
 ]
 
@@ -105,6 +106,17 @@ def parse_outputs(text: str) -> tuple[str, ...]:
     if not names:
         raise InputError("--outputs is empty: name at least one of dense, sparse, multivector.")
     return tuple(name for name in OUTPUTS if name in names)
+
+
+def parse_weights(text: str) -> tuple[float, float, float]:
+    """Three numbers in a list with commas: the weights of dense, sparse and multivector."""
+    try:
+        dense, sparse, multivector = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--weights is {text!r}: give three numbers, of dense, sparse and multivector: 0.4,0.2,0.4"
+        ) from error
+    return dense, sparse, multivector
 
 
 def refuse_with_plan(plan: str | None, **options: object) -> None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["DEFAULT_METRICS", "METRICS_VERSION", "Gain", "Metric", "Scores", "evaluate_run", "parse_metrics"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "METRICS_VERSION",
+    "Gain",
+    "Metric",
+    "Scores",
+    "check_gain",
+    "evaluate_run",
+    "parse_metrics",
+]
 
 import re
 from collections.abc import Iterable, Mapping
@@ -123,6 +132,14 @@ def parse_metrics(names: Iterable[str]) -> tuple[Metric, ...]:
     return found
 
 
+def check_gain(gain: object, relevance_level: object) -> None:
+    """An InputError unless both are what `evaluate_run` takes."""
+    if gain not in get_args(Gain):
+        raise InputError(f"gain is {gain!r}. {nearest(str(gain), get_args(Gain))}")
+    if isinstance(relevance_level, bool) or not isinstance(relevance_level, int) or relevance_level < 1:
+        raise InputError(f"relevance_level is {relevance_level!r}; grades count from 1, so give 1 or more.")
+
+
 def evaluate_run(
     run: Mapping[str, Ranking | Mapping[str, float]],
     qrels: Qrels,
@@ -150,10 +167,7 @@ def evaluate_run(
         UnknownNameError: there is no such metric.
     """
     asked = parse_metrics(str(metric) for metric in metrics)
-    if gain not in get_args(Gain):
-        raise InputError(f"gain is {gain!r}. {nearest(str(gain), get_args(Gain))}")
-    if isinstance(relevance_level, bool) or not isinstance(relevance_level, int) or relevance_level < 1:
-        raise InputError(f"relevance_level is {relevance_level!r}; grades count from 1, so give 1 or more.")
+    check_gain(gain, relevance_level)
     judged = {query: grades for query, grades in qrels.items() if grades}
     missing = tuple(query for query in judged if query not in run)
     queries = tuple(query for query in judged if complete or query in run)

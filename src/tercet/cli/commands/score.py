@@ -72,7 +72,7 @@ def score(
         tercet score pairs.jsonl --model minilm --json
     """
     chosen = None if outputs is None else shared.parse_outputs(outputs)
-    shares = _weights(weights)
+    shares = shared.parse_weights(weights)
     shared.refuse_with_plan(
         plan,
         precision=None if precision == "auto" else precision,
@@ -141,16 +141,6 @@ def _scores(
         model.encode_document(list(documents), outputs=outputs),
         weights=weights,
     )
-
-
-def _weights(text: str) -> tuple[float, float, float]:
-    try:
-        dense, sparse, multivector = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(
-            f"--weights is {text!r}: give three numbers, of dense, sparse and multivector: 0.4,0.2,0.4"
-        ) from error
-    return dense, sparse, multivector
 
 
 def _excerpt(text: str) -> str:

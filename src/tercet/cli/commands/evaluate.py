@@ -1,0 +1,305 @@
+"""`tercet evaluate`: how well a model finds, compares or reranks the texts of a data set."""
+
+from __future__ import annotations
+
+__all__ = ["evaluate"]
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tercet.cli import options as shared
+from tercet.cli.commands import command
+from tercet.cli.progress import Progress
+from tercet.errors import InputError
+
+if TYPE_CHECKING:
+    from tercet.embedder import Embedder
+    from tercet.evaluation.report import Report
+
+_DATA, _METRICS, _SEARCH, _TEXT, _OUT = "Data", "Metrics", "Search", "Texts and vectors", "Output"
+
+
+@command.register("evaluate")
+def evaluate(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL DATASET",
+            help="A folder, hub id or minilm; and a folder or file of data. With --run, DATASET alone.",
+        ),
+    ],
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Score this TREC run, and load no model.", rich_help_panel=_DATA),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="retrieval, similarity or reranking, where the data does not say it.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="beir, flagembedding, trec, miracl, mldr, candidates; found out by default.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="test by default, else dev.", rich_help_panel=_DATA)
+    ] = None,
+    ignore_missing: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-missing",
+            help="Leave out judgements of what is not there, and count them.",
+            rich_help_panel=_DATA,
+        ),
+    ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Of ndcg, recall, mrr, map, precision, hit_rate, each with @K: ndcg@10,recall@100",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None,
+    gain: Annotated[
+        str,
+        typer.Option(
+            metavar="linear|exponential",
+            help="Of a grade in nDCG; linear is trec_eval's.",
+            rich_help_panel=_METRICS,
+        ),
+    ] = "linear",
+    relevance_level: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Lowest grade that is relevant to binary metrics.", rich_help_panel=_METRICS
+        ),
+    ] = 1,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete",
+            help="With --run: judged queries that it does not have count as 0.",
+            rich_help_panel=_METRICS,
+        ),
+    ] = False,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Of dense, sparse, multivector; all that the model makes by default.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    depth: Annotated[
+        int, typer.Option(min=1, help="So many documents of each query.", rich_help_panel=_SEARCH)
+    ] = 1000,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="D,S,M", help="Of dense, sparse and multivector in their sums.", rich_help_panel=_SEARCH
+        ),
+    ] = "1,1,1",
+    reduction: Annotated[
+        str,
+        typer.Option(
+            metavar="mean|sum", help="Of late interaction, over query tokens.", rich_help_panel=_SEARCH
+        ),
+    ] = "mean",
+    rrf_k: Annotated[
+        float, typer.Option(min=0, help="Of reciprocal-rank fusion.", rich_help_panel=_SEARCH)
+    ] = 60.0,
+    remove_query: Annotated[
+        bool,
+        typer.Option(
+            "--remove-query",
+            help="A document with the query's own id is not to be found.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = False,
+    query_prompt: Annotated[
+        str | None,
+        typer.Option(help="Before each query; the model's own by default.", rich_help_panel=_TEXT),
+    ] = None,
+    document_prompt: Annotated[
+        str | None,
+        typer.Option(help="Before each document; the model's own by default.", rich_help_panel=_TEXT),
+    ] = None,
+    max_length: shared.MaxLength = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep so many, and renormalise (Matryoshka models).", rich_help_panel=_TEXT),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalize/--no-normalize", help="By default as the model says.", rich_help_panel=_TEXT
+        ),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Write a TREC run of each system there.", rich_help_panel=_OUT),
+    ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Compute anew what was computed before.", rich_help_panel=_OUT),
+    ] = False,
+    per_query: Annotated[
+        bool,
+        typer.Option("--per-query", help="With --json: the values of each query too.", rich_help_panel=_OUT),
+    ] = False,
+    precision: shared.PrecisionWish = "auto",
+    device: shared.Device = None,
+    batch_tokens: shared.BatchTokens = None,
+    plan: shared.PlanFile = None,
+    revision: shared.Revision = None,
+    token: shared.Token = None,
+    offline: shared.Offline = False,
+    yes: shared.Yes = False,
+    as_json: shared.Json = False,
+) -> None:
+    """Measure how well a model finds, compares or reranks the texts of a data set.
+
+    Retrieval takes the folder of a collection (BEIR, MIRACL, MLDR, FlagEmbedding or TREC layout) and ranks by
+    every output of the model, by their weighted sum and by rank fusion. Similarity takes pairs with gold
+    scores (sentence1, sentence2, score), reranking JSON lines with query, pos and neg. Equal scores stand in
+    trec_eval's order; values expected over all orders are shown where they differ. A result is kept, and
+    shown again while nothing that decides it has changed.
+
+    Example:
+        tercet evaluate minilm collection --metrics ndcg@10,recall@100 --precision float32
+        tercet evaluate minilm pairs.tsv --precision float32
+        tercet evaluate collection --run run.trec --json
+    """
+    names = None if metrics is None else [name for name in metrics.split(",") if name.strip()]
+    if gain not in ("linear", "exponential"):
+        raise InputError(f"--gain is {gain!r}; give linear or exponential.")
+    if reduction not in ("mean", "sum"):
+        raise InputError(f"--reduction is {reduction!r}; give mean or sum.")
+    ranked: dict[str, Any] = {"layout": layout, "split": split, "metrics": names, "gain": gain}
+    ranked["relevance_level"] = relevance_level
+    if run is not None:
+        if len(arguments) != 1:
+            raise InputError("With --run no model is asked: give the data set or its judgements alone.")
+        from tercet.evaluation import evaluate_run_file
+
+        report = evaluate_run_file(run, arguments[0], complete=complete, **ranked)
+    else:
+        if len(arguments) != 2:
+            raise InputError(
+                f"{len(arguments)} arguments were given; two are needed: MODEL DATASET, for example: "
+                "tercet evaluate minilm my_collection. Or a run file with --run, and DATASET alone."
+            )
+        if complete:
+            raise InputError("--complete belongs to --run: a model answers every judged query.")
+        chosen = None if outputs is None else shared.parse_outputs(outputs)
+        how = {
+            **ranked,
+            "task": task,
+            "depth": depth,
+            "weights": shared.parse_weights(weights),
+            "reduction": reduction,
+            "rrf_k": rrf_k,
+            "remove_query": remove_query,
+            "ignore_missing": ignore_missing,
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
+            "max_length": max_length,
+            "dimensions": dimensions,
+            "normalize": normalize,
+            "runs_folder": runs,
+            "refresh": refresh,
+        }
+        shared.refuse_with_plan(
+            plan,
+            precision=None if precision == "auto" else precision,
+            device=device,
+            batch_tokens=batch_tokens,
+        )
+        from tercet import embedder, evaluation  # torch is slow: after what can be checked without it
+
+        def loaded() -> Embedder:
+            """The model, once the data is known to be usable."""
+            return embedder.load(
+                arguments[0],
+                precision=precision,
+                device=device,
+                outputs=chosen,
+                revision=revision,
+                token=token,
+                local_files_only=offline,
+                token_budget=batch_tokens,
+                plan=plan,
+                confirm=shared.confirmation(arguments[0], yes=yes),
+            )
+
+        with Progress("Evaluating", measurable=True) as progress:
+            report = evaluation.evaluate(loaded, arguments[1], progress=progress.advance, **how)
+    if as_json:
+        print(json.dumps(report.to_json(per_query=per_query), ensure_ascii=False))
+    else:
+        _show(report)
+
+
+def _show(report: Report) -> None:
+    """The figures as a table on the standard output, what they mean on standard error."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(report.systems[0].metrics)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for system in report.systems:
+        values = [system.metrics[name] for name in names]
+        table.add_row(system.name, *("-" if value is None else f"{value:.4f}" for value in values))
+        if system.tied and any(
+            f"{system.metrics[name]:.4f}" != f"{system.expected[name]:.4f}" for name in names
+        ):
+            expected = [f"{system.expected[name]:.4f}" for name in names]
+            table.add_row(f"{system.name}, over ties", *expected, style="dim")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for line in _sentences(report):
+        print(line, file=sys.stderr)
+
+
+def _sentences(report: Report) -> list[str]:
+    """What the figures are of, and under what they were found."""
+    data, settings, work = report.data, report.settings, report.work
+    counts = [
+        f"{data[name]:,} {name}" for name in ("documents", "queries", "judgements", "pairs") if name in data
+    ]
+    split = f", split {data['split']}" if data.get("split") else ""
+    lines = [f"{data['name']}{split}: {', '.join(counts)}."]
+    lines += [f"  {note}" for note in data["notes"]]
+    if "gain" in settings:
+        gain = {"linear": "linear gain, as trec_eval's", "exponential": "exponential gain (2^grade - 1)"}
+        lines.append(
+            f"nDCG with {gain[settings['gain']]}; relevant from grade {settings['relevance_level']} on; "
+            "equal scores in trec_eval's order (id descending)."
+        )
+    if "remove_query" in settings:
+        own = "is left out" if settings["remove_query"] else "may be found"
+        lines.append(f"{settings['depth']:,} documents a query; a document with the query's own id {own}.")
+    if report.model is not None:
+        scheme = report.model["scheme"]["dtype"]
+        cut = [
+            f"{work[name]:,} {name.replace('_', ' ')}"
+            for name in ("queries_cut", "documents_cut")
+            if work.get(name)
+        ]
+        lines.append(
+            f"{report.model['name']}: {scheme} on {report.model['device']}, at most "
+            f"{report.model['max_length']} tokens a text{'; ' if cut else ''}{', '.join(cut)}."
+        )
+        how = "Kept from an earlier run (--refresh computes anew)" if report.stored else "Computed"
+        lines.append(f"{how}: {work['texts']:,} texts, {work['tokens']:,} tokens in {work['seconds']:.1f} s.")
+    return lines

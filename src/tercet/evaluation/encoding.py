@@ -1,0 +1,114 @@
+"""How the texts of a data set become vectors, and everything that decides a value of theirs."""
+
+from __future__ import annotations
+
+__all__ = ["Encoding", "identity"]
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tercet.checkpoint.hashing import hash_file
+from tercet.embedder import Embedder
+from tercet.embeddings import Embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Options of `Embedder.encode`, for queries and for documents.
+
+    Attributes:
+        outputs: of "dense", "sparse", "multivector".
+        query_prompt, document_prompt: put before each text; None for those of the checkpoint.
+        max_length, dimensions, normalize: see `Embedder.encode`.
+    """
+
+    outputs: tuple[str, ...]
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_length: int | None = None
+    dimensions: int | None = None
+    normalize: bool | None = None
+
+    def queries(self, model: Embedder, texts: Sequence[str]) -> Embeddings:
+        """Embeddings of queries."""
+        return model.encode_query(
+            texts,
+            outputs=self.outputs,
+            prompt=self.query_prompt,
+            max_length=self.max_length,
+            dimensions=self.dimensions,
+            normalize=self.normalize,
+        )
+
+    def documents(self, model: Embedder, texts: Sequence[str]) -> Embeddings:
+        """Embeddings of documents."""
+        return model.encode_document(
+            texts,
+            outputs=self.outputs,
+            prompt=self.document_prompt,
+            max_length=self.max_length,
+            dimensions=self.dimensions,
+            normalize=self.normalize,
+        )
+
+    def alike(self, model: Embedder, texts: Sequence[str]) -> Embeddings:
+        """Embeddings of texts of which neither is a query; the prompt is that of queries if one was given."""
+        return model.encode(
+            texts,
+            outputs=self.outputs,
+            prompt=self.query_prompt,
+            max_length=self.max_length,
+            dimensions=self.dimensions,
+            normalize=self.normalize,
+        )
+
+
+def identity(model: Embedder, encoding: Encoding) -> dict[str, Any]:
+    """Everything that decides a vector's value, JSON-safe: no name of a folder is part of it.
+
+    Weights, tokenizer and configuration by hash; prompts, lengths and outputs; the scheme, precision and
+    device that the plan chose. The plan's reasons, memory and token budget decide nothing.
+    """
+    checkpoint, plan = model.checkpoint, model.plan
+    said = model.provenance(
+        outputs=encoding.outputs,
+        max_length=encoding.max_length,
+        dimensions=encoding.dimensions,
+        normalize=encoding.normalize,
+    )
+    tokenizer = checkpoint.tokenizer_file
+    return {
+        **{
+            name: said[name]
+            for name in (
+                "tercet",
+                "torch",
+                "weights_sha256",
+                "architecture",
+                "modules",
+                "precision",
+                "outputs",
+                "max_length",
+                "dimensions",
+                "truncate_dim",
+                "normalize",
+            )
+        },
+        "scheme": plan.scheme.to_json(),
+        "device": plan.device,
+        "query_prompt": encoding.query_prompt,
+        "document_prompt": encoding.document_prompt,
+        "prompts": dict(checkpoint.prompts),
+        "default_prompt_name": checkpoint.default_prompt_name,
+        "lowercase": checkpoint.lowercase,
+        "tokenizer_sha256": None if tokenizer is None else hash_file(tokenizer),
+        "tokenizer_config_sha256": _digest(checkpoint.tokenizer_config),
+        "config_sha256": _digest(checkpoint.config),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=dict).encode()).hexdigest()

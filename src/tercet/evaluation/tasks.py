@@ -1,0 +1,353 @@
+"""One call that finds out what a data set asks for, measures it, and remembers the result."""
+
+from __future__ import annotations
+
+__all__ = ["TASKS", "evaluate", "evaluate_run_file"]
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from tercet.embedder import Embedder, load
+from tercet.errors import InputError, UnknownNameError, nearest
+from tercet.evaluation import stored
+from tercet.evaluation.candidates import has_candidates, read_candidates
+from tercet.evaluation.collection import Collection
+from tercet.evaluation.encoding import Encoding, identity
+from tercet.evaluation.layouts import judgements_of, open_collection
+from tercet.evaluation.metrics import (
+    DEFAULT_METRICS,
+    METRICS_VERSION,
+    Gain,
+    Metric,
+    Scores,
+    check_gain,
+    evaluate_run,
+    parse_metrics,
+)
+from tercet.evaluation.records import file_hash
+from tercet.evaluation.report import Report, System
+from tercet.evaluation.reranking import rerank
+from tercet.evaluation.retrieval import Progress, Search, search
+from tercet.evaluation.runs import Run, read_run, write_run
+from tercet.evaluation.similarity import is_similarity, read_pairs, similarity
+from tercet.model import named_outputs
+from tercet.scoring.hybrid import Weights
+from tercet.scoring.late import Reduction
+from tercet.signatures import refuse_unknown_keywords
+
+TASKS = ("retrieval", "similarity", "reranking")
+OUTPUTS = ("dense", "sparse", "multivector")
+_RERANKING_METRICS = ("map", "mrr@10", "ndcg@10")
+
+
+@refuse_unknown_keywords
+def evaluate(
+    model: Embedder | str | Path | Callable[[], Embedder],
+    dataset: str | Path,
+    *,
+    task: str | None = None,
+    layout: str | None = None,
+    split: str | None = None,
+    outputs: str | Sequence[str] | None = None,
+    metrics: Iterable[str] | None = None,
+    gain: Gain = "linear",
+    relevance_level: int = 1,
+    depth: int = 1000,
+    weights: Weights = (1.0, 1.0, 1.0),
+    reduction: Reduction = "mean",
+    rrf_k: float = 60.0,
+    remove_query: bool = False,
+    ignore_missing: bool = False,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    max_length: int | None = None,
+    dimensions: int | None = None,
+    normalize: bool | None = None,
+    runs_folder: str | Path | None = None,
+    refresh: bool = False,
+    progress: Progress | None = None,
+    precision: object = "auto",
+    device: str | None = None,
+) -> Report:
+    """How well a model finds, compares or reranks the texts of a data set.
+
+    The result is kept in the user's cache under everything that decides a figure: the weights' hash, scheme
+    and precision, prompts and lengths, the hash of the data, the settings below.
+
+    Args:
+        model: a loaded one, what `tercet.load` takes, or a function that loads it; loaded after the data was
+            checked.
+        dataset: a folder or file on this machine; its form is found out, see `layout` and the documentation.
+        task: "retrieval", "similarity" or "reranking"; None goes by the form of the data.
+        layout: of a collection: "beir", "flagembedding", "trec", "miracl", "mldr", "candidates".
+        split: of a collection: "test" by default where there is one, else "dev", else the only one.
+        outputs: what to score by; all that the model makes by default.
+        metrics: names such as "ndcg@10", "recall@100", "mrr", "map@100", "precision@5", "hit_rate@1".
+        gain: of a grade in nDCG: "linear" as in trec_eval, or "exponential".
+        relevance_level: lowest grade that binary metrics call relevant.
+        depth: so many documents of each query are ranked.
+        weights: of dense, sparse and multi-vector scores in their sums.
+        reduction: late interaction as the "mean" over query tokens or their "sum".
+        rrf_k: softens the first ranks in reciprocal-rank fusion.
+        remove_query: a document with the query's own id is not to be found.
+        ignore_missing: leave out judgements of what is not there, and count them.
+        query_prompt, document_prompt: put before each text; None for those of the checkpoint.
+        max_length, dimensions, normalize: see `Embedder.encode`.
+        runs_folder: write a TREC run file of each system there; the search is then always done.
+        refresh: compute anew in any case.
+        progress: called with (texts, tokens, part done) after each chunk.
+        precision, device: for `tercet.load`, where `model` is not loaded yet.
+
+    Raises:
+        InputError: the data cannot be used (naming file and line), or an option cannot be.
+        UnknownNameError: a task, layout, metric or output that is not there.
+    """
+    task = _task(Path(dataset), task)
+    names = _metric_names(task, metrics)
+    check_gain(gain, relevance_level)
+    how = Search(depth, weights, reduction, rrf_k, remove_query)
+    asked = None if outputs is None else _outputs(outputs)
+    data = _Data.open(task, Path(dataset), layout, split, ignore_missing)
+    if isinstance(model, (str, Path)):
+        model = load(model, precision=precision, device=device, outputs=asked)
+    elif not isinstance(model, Embedder):
+        model = model()
+    encoding = Encoding(
+        model.outputs if asked is None else asked,
+        query_prompt,
+        document_prompt,
+        max_length,
+        dimensions,
+        normalize,
+    )
+    ranked = task != "similarity"
+    settings: dict[str, Any] = {
+        "outputs": list(encoding.outputs),
+        "weights": list(weights),
+        "reduction": reduction,
+    }
+    if ranked:
+        settings |= {"metrics": names, "gain": gain, "relevance_level": relevance_level}
+    if task == "retrieval":
+        settings |= {
+            name: value for name, value in asdict(how).items() if name not in ("weights", "reduction")
+        }
+    described = identity(model, encoding)
+    key = stored.key_of(
+        {
+            "task": task,
+            "data": data.sha256,
+            "model": described,
+            "settings": settings,
+            "metrics_version": METRICS_VERSION,
+        }
+    )
+    if not refresh and runs_folder is None and (kept := stored.recall(key)) is not None:
+        # The same bytes may lie under another name now.
+        return _renamed(kept, data.described, model.checkpoint.name)
+    start = perf_counter()
+    counted = _Counted(progress)
+
+    def scored(run: Run, qrels: dict[str, dict[str, int]]) -> Scores:
+        return evaluate_run(run, qrels, names, gain=gain, relevance_level=relevance_level)
+
+    cut: dict[str, int] = {}
+    if task == "retrieval":
+        assert data.collection is not None
+        found = search(model, data.collection, encoding, how, progress=counted)
+        if runs_folder is not None:
+            _write_runs(Path(runs_folder), found.runs, model.checkpoint.name)
+        systems = [System.of(name, scored(run, data.collection.qrels)) for name, run in found.runs.items()]
+        cut = {"queries_cut": found.truncated_queries, "documents_cut": found.truncated_documents}
+    elif task == "reranking":
+        ordered = rerank(
+            model,
+            read_candidates(Path(dataset)),
+            encoding,
+            weights=weights,
+            reduction=reduction,
+            progress=counted,
+        )
+        if runs_folder is not None:
+            _write_runs(Path(runs_folder), ordered.runs, model.checkpoint.name)
+        systems = [System.of(name, scored(run, ordered.qrels)) for name, run in ordered.runs.items()]
+    else:
+        pairs, _ = read_pairs(Path(dataset))
+        correlations = similarity(
+            model, pairs, encoding, weights=weights, reduction=reduction, progress=counted
+        )
+        systems = [System(name, asdict(values), {}) for name, values in correlations.items()]
+    report = Report(
+        task=task,
+        data=data.described,
+        model={"name": model.checkpoint.name, **described},
+        settings=settings,
+        systems=tuple(systems),
+        work={"texts": counted.texts, "tokens": counted.tokens, **cut, "seconds": perf_counter() - start},
+    )
+    stored.remember(key, report)
+    return report
+
+
+@refuse_unknown_keywords
+def evaluate_run_file(
+    run: str | Path,
+    judgements: str | Path,
+    *,
+    layout: str | None = None,
+    split: str | None = None,
+    metrics: Iterable[str] | None = None,
+    gain: Gain = "linear",
+    relevance_level: int = 1,
+    complete: bool = False,
+) -> Report:
+    """What a TREC run file is worth, without any model.
+
+    Args:
+        run: the run file.
+        judgements: a file of judgements, or the folder of a collection.
+        layout, split: of the collection.
+        metrics, gain, relevance_level: see `evaluate`.
+        complete: judged queries that the run does not have count as 0, as with `trec_eval -c`.
+
+    Raises:
+        InputError: a file cannot be used (naming the line), or they have no query in common.
+    """
+    names = _metric_names("retrieval", metrics)
+    qrels, path, where = judgements_of(judgements, layout_name=layout, split=split)
+    scores = evaluate_run(
+        read_run(run), qrels, names, gain=gain, relevance_level=relevance_level, complete=complete
+    )
+    notes = {
+        "queries of the run have no judgement and were left out.": len(scores.unjudged),
+        f"judged queries are not in the run and {'count as 0' if complete else 'were left out'}.": len(
+            scores.missing
+        ),
+    }
+    data = {
+        "name": str(judgements),
+        "run": str(run),
+        "split": where,
+        "sha256": stored.key_of({"run": file_hash(Path(run)), "judgements": file_hash(path)}),
+        "queries": len(scores.queries),
+        "judgements": sum(map(len, qrels.values())),
+        "notes": [f"{number:,} {what}" for what, number in notes.items() if number],
+    }
+    settings = {"metrics": names, "gain": gain, "relevance_level": relevance_level, "complete": complete}
+    return Report("run", data, None, settings, (System.of("run", scores),), {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Data:
+    """A data set, checked; `collection` only for retrieval."""
+
+    sha256: str
+    described: dict[str, Any]
+    collection: Collection | None = None
+
+    @classmethod
+    def open(
+        cls, task: str, path: Path, layout: str | None, split: str | None, ignore_missing: bool
+    ) -> _Data:
+        if task == "retrieval":
+            found = open_collection(path, layout_name=layout, split=split, ignore_missing=ignore_missing)
+            return cls(found.sha256, found.to_json(), found)
+        for name, value in {"layout": layout, "split": split}.items():
+            if value is not None:
+                raise InputError(
+                    f"{name} belongs to retrieval; {path} is evaluated for {task}. Leave it out."
+                )
+        if task == "reranking":
+            queries = documents = 0
+            for one in read_candidates(path):
+                queries += 1
+                documents += len(one.positive) + len(one.negative)
+            if not queries:
+                raise InputError(f"{path}: there is no line in it.")
+            files, counts = [path], {"queries": queries, "documents": documents}
+        else:
+            pairs, files = read_pairs(path)
+            counts = {"pairs": len(pairs)}
+        sha256 = stored.key_of({str(number): file_hash(file) for number, file in enumerate(files)})
+        return cls(sha256, {"name": str(path), "sha256": sha256, **counts, "notes": []})
+
+
+class _Counted:
+    """Counts what was embedded, and tells whoever wants to know."""
+
+    def __init__(self, inner: Callable[[int, int, float | None], None] | None) -> None:
+        self.texts = self.tokens = 0
+        self._inner = inner
+
+    def __call__(self, texts: int, tokens: int, done: float | None) -> None:
+        self.texts += texts
+        self.tokens += tokens
+        if self._inner is not None:
+            self._inner(texts, tokens, done)
+
+
+def _task(path: Path, named: str | None) -> str:
+    """What a data set asks for."""
+    if named is not None:
+        if named not in TASKS:
+            raise UnknownNameError(f"There is no task {named!r}. {nearest(named, TASKS)}")
+        return named
+    if path.is_file():
+        if is_similarity(path):
+            return "similarity"
+        if has_candidates(path):
+            return "reranking"
+        raise InputError(
+            f"{path} is neither pairs with scores (sentence1, sentence2, score) nor queries with documents "
+            "(query, pos, neg). Give the folder of a collection, or name the columns so."
+        )
+    return "retrieval"
+
+
+def _outputs(outputs: str | Sequence[str]) -> tuple[str, ...]:
+    """The outputs that were asked for, each once, in the order of `OUTPUTS`."""
+    names = named_outputs(outputs)
+    for name in names:
+        if name not in OUTPUTS:
+            raise UnknownNameError(f"There is no output {name!r}. {nearest(name, OUTPUTS)}")
+    if not names:
+        raise InputError(f"No output was named; give at least one of {', '.join(OUTPUTS)}.")
+    return tuple(name for name in OUTPUTS if name in names)
+
+
+def _metric_names(task: str, metrics: Iterable[str] | None) -> list[str]:
+    if task == "similarity":
+        if metrics is not None:
+            raise InputError(
+                "Similarity is measured by Spearman's and Pearson's correlation; leave metrics out."
+            )
+        return []
+    default = _RERANKING_METRICS if task == "reranking" else DEFAULT_METRICS
+    found: tuple[Metric, ...] = parse_metrics(default if metrics is None else metrics)
+    return [str(metric) for metric in found]
+
+
+def _write_runs(folder: Path, runs: dict[str, Run], model: str) -> None:
+    """One file a system."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: the folder for run files cannot be made ({error.strerror}).") from error
+    for name, run in runs.items():
+        write_run(folder / f"{name}.trec", run, f"{model}-{name}")
+
+
+def _renamed(report: Report, data: dict[str, Any], model: str) -> Report:
+    """A stored report under the names that data and model have now."""
+    return Report(
+        report.task,
+        data,
+        None if report.model is None else {**report.model, "name": model},
+        report.settings,
+        report.systems,
+        report.work,
+        stored=True,
+    )

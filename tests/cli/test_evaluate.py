@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import tercet
+from tercet import embedder
+from tercet.cli.main import main
+
+DOCUMENTS = [
+    "Paris is the city",
+    "the cat is on the bridge",
+    "read a csv file",
+    "the fish and the bird",
+    "the cat",
+]
+QUERIES = ["which city", "a cat", "open a file"]
+
+
+@pytest.fixture
+def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    folder = tmp_path / "collection"
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", DOCUMENTS), ("queries", QUERIES)):
+        rows = [json.dumps({"_id": f"{name[0]}{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("".join(rows))
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq0\tc0\t2\nq1\tc1\t1\nq1\tc4\t1\n"
+    )
+    return folder
+
+
+def test_the_figures_are_those_of_the_function(
+    tiny_m3: Path, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", "1,0.5,1", "--metrics", "ndcg@3,mrr", "--precision", "float32", "--depth", "4"]
+    arguments = ["evaluate", str(tiny_m3), str(collection), *options]
+    assert main([*arguments, "--json", "--per-query", "--runs", str(tmp_path / "runs")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = tercet.load(tiny_m3, precision="float32")
+    wanted = tercet.evaluate(
+        model, collection, weights=(1, 0.5, 1), metrics=["ndcg@3", "mrr"], depth=4, refresh=True
+    )
+    assert found["settings"] == json.loads(json.dumps(wanted.to_json()["settings"]))
+    assert found["systems"] == json.loads(json.dumps(wanted.to_json()["systems"]))
+    assert [system["name"] for system in found["systems"]][-1] == "rrf"
+    assert len(list((tmp_path / "runs").iterdir())) == 6
+    assert (tmp_path / "runs" / "hybrid.trec").read_text().startswith("q0 Q0 c")
+
+
+def test_people_see_a_table_and_what_it_was_found_under(
+    tiny_bert: Path, collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "evaluate",
+        str(tiny_bert),
+        str(collection),
+        "--precision",
+        "float32",
+        "--gain",
+        "exponential",
+    ]
+    assert main([*arguments, "--remove-query"]) == 0
+    out, err = capsys.readouterr()
+    header, row = out.splitlines()
+    assert header.split()[:2] == ["ndcg@10", "recall@10"]
+    name, *figures = row.split()
+    assert name == "dense"
+    assert all(0 <= float(figure) <= 1 for figure in figures)
+    for part in (
+        "5 documents, 2 queries, 3 judgements",
+        "1 queries without judgements",
+        "exponential gain (2^grade - 1)",
+        "the query's own id is left out",
+        "title and its text",
+        "Computed: 7 texts",
+    ):
+        assert part in err
+    assert main([*arguments, "--remove-query"]) == 0
+    again = capsys.readouterr()
+    assert again.out == out
+    assert "Kept from an earlier run (--refresh computes anew)" in again.err
+    assert main([*arguments, "--remove-query", "--refresh"]) == 0
+    assert "Computed: 7 texts" in capsys.readouterr().err
+
+
+def test_ties_get_a_second_line_where_they_matter(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.trec"
+    run.write_text("q0 Q0 c0 1 0.5 x\nq0 Q0 c9 2 0.5 x\nq1 Q0 c1 1 1 x\nq7 Q0 c1 1 1 x\n")
+    assert main(["evaluate", str(collection), "--run", str(run), "--metrics", "mrr,recall@5"]) == 0
+    out, err = capsys.readouterr()
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1] == ["run", "0.7500", "0.7500"]
+    assert lines[2] == ["run,", "over", "ties", "0.8750", "0.7500"]
+    assert "1 queries of the run have no judgement and were left out." in err
+
+
+def test_a_run_is_scored_with_a_file_of_judgements_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    (tmp_path / "qrels").write_text("q 0 a 1\nnone 0 a 1\n")
+    (tmp_path / "run").write_text("q Q0 b 1 2.0 x\nq Q0 a 2 1.0 x\n")
+    arguments = ["evaluate", str(tmp_path / "qrels"), "--run", str(tmp_path / "run"), "--json"]
+    assert main([*arguments, "--metrics", "mrr"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["systems"][0]["metrics"] == {"mrr": 0.5}
+    assert "per_query" not in found["systems"][0]
+    assert main([*arguments, "--metrics", "mrr", "--complete"]) == 0
+    assert json.loads(capsys.readouterr().out)["systems"][0]["metrics"] == {"mrr": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--metrics", "ndgc@10"], "Did you mean 'ndcg'?"),
+        (["--split", "tset"], "Did you mean 'test'?"),
+        (["--layout", "bier"], "Did you mean 'beir'?"),
+        (["--task", "rerankng"], "Did you mean 'reranking'?"),
+        (["--outputs", "dnse"], "Did you mean 'dense'?"),
+        (["--gain", "cubic"], "give linear or exponential"),
+        (["--reduction", "max"], "give mean or sum"),
+        (["--weights", "1,2"], "give three numbers"),
+        (["--complete"], "--complete belongs to --run"),
+        (["--run", "x.trec"], "give the data set or its judgements alone"),
+        (["another"], "two are needed: MODEL DATASET"),
+        (["--plan", "p.json", "--precision", "float32"], "--precision and --plan were both given"),
+    ],
+)
+def test_mistakes_are_found_before_a_model_is_loaded(
+    change: list[str],
+    message: str,
+    collection: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedder, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert main(["evaluate", "minilm", str(collection), *change]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+
+
+def test_a_bad_line_is_told_with_its_place_and_left_out_by_wish(
+    tiny_bert: Path, collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qrels = collection / "qrels" / "test.tsv"
+    qrels.write_text(qrels.read_text() + "q0\tc77\t1\n")
+    arguments = ["evaluate", str(tiny_bert), str(collection), "--precision", "float32"]
+    assert main(arguments) == 2
+    assert "test.tsv, line 5: the document 'c77' is not in" in capsys.readouterr().err
+    assert main([*arguments, "--ignore-missing"]) == 0
+    assert "1 judgements of unknown documents, left out." in capsys.readouterr().err
