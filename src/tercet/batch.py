@@ -32,6 +32,11 @@ class Batch:
     def from_ids(cls, texts: list[list[int]]) -> Batch:
         """The texts' token ids, laid end to end, on the CPU."""
         lengths = tuple(len(ids) for ids in texts)
+        if len(texts) == 1:
+            [length] = lengths
+            token_ids = torch.tensor(texts[0], dtype=torch.int64)
+            bounds = torch.tensor([0, length], dtype=torch.int32)
+            return cls(token_ids, torch.arange(length), bounds, lengths)
         token_ids = torch.tensor([token for ids in texts for token in ids], dtype=torch.int64)
         ends = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
         starts = torch.repeat_interleave(ends[:-1], ends.diff())

@@ -26,6 +26,7 @@ from tercet.checkpoint.layout import Checkpoint, ModuleSpec
 from tercet.embeddings import MultiVectors, SparseVectors
 from tercet.encoders import ENCODERS, Encoder, Target
 from tercet.errors import CheckpointError, InputError
+from tercet.layers.norm import unit_rows
 from tercet.modules import MODULES
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.normalize import Normalize
@@ -143,6 +144,7 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
                 ids, batch = _renumber(batch)
                 stored = checkpoint.read(info, DType.parse(info.dtype))
                 owner.weight = nn.Parameter(stored[ids].float(), requires_grad=False)
+                checkpoint.release(info)
             else:
                 leaf = target.parameter.rpartition(".")[2]
                 setattr(owner, leaf, nn.Parameter(checkpoint.read(info, DType.FLOAT32), requires_grad=False))
@@ -151,6 +153,9 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
             _fill(module, names, checkpoint, DType.FLOAT32, prefix)
             hidden = layer(hidden, batch)
             layer.to("meta")
+            for name, target in names.items():
+                if target.parameter.startswith(prefix):
+                    checkpoint.release(checkpoint.tensors[name])
     return hidden
 
 
@@ -182,13 +187,11 @@ class HeadOptions:
         outputs: of "dense", "sparse", "multivector".
         dimensions: first so many columns of dense and multi-vector embeddings, renormalised; None for all.
         normalize: unit length or not; None for what the checkpoint says (multi-vector rows: unit length).
-        prompt_tokens: leading tokens that belong to the prompt.
     """
 
     outputs: tuple[str, ...]
     dimensions: int | None = None
     normalize: bool | None = None
-    prompt_tokens: int = 0
 
 
 class Heads(nn.Module):
@@ -305,12 +308,12 @@ class Heads(nn.Module):
                     )
 
     def forward(
-        self, hidden: Tensor, batch: Batch, options: HeadOptions
+        self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int = 0
     ) -> tuple[Tensor | None, SparseVectors | None, MultiVectors | None]:
-        """The outputs asked for, of packed token vectors."""
+        """The outputs asked for, of packed token vectors; texts begin with `prompt_tokens` of a prompt."""
         dense = sparse = multivector = None
         if "dense" in options.outputs:
-            dense = self._dense(hidden, batch, options)
+            dense = self._dense(hidden, batch, options, prompt_tokens)
         if "sparse" in options.outputs and self.sparse is not None:
             sparse = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
         if "multivector" in options.outputs and self.multivector is not None:
@@ -319,8 +322,8 @@ class Heads(nn.Module):
             )
         return dense, sparse, multivector
 
-    def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions) -> Tensor:
-        vectors: Tensor = self.pooling(hidden, batch, self.dtype, options.prompt_tokens)
+    def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int) -> Tensor:
+        vectors: Tensor = self.pooling(hidden, batch, self.dtype, prompt_tokens)
         for module in self.tail:
             vectors = module(vectors)
         dimensions = self.truncate_dim if options.dimensions is None else options.dimensions
@@ -330,4 +333,4 @@ class Heads(nn.Module):
         normalize = options.normalize
         if normalize is None:
             normalize = self.normalizes or shortened
-        return nn.functional.normalize(vectors, dim=1) if normalize else vectors
+        return unit_rows(vectors) if normalize else vectors

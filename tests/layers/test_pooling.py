@@ -3,7 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.layers.pooling import POOLING_MODES, pool
+from tercet.batch import Batch
+from tercet.layers.pooling import POOLING_MODES, pool, pool_at_once, pool_by_text
+
+
+def of_lengths(*lengths: int) -> Batch:
+    return Batch.from_ids([[0] * length for length in lengths])
 
 
 def by_hand(rows: torch.Tensor, mode: str, skip: int) -> torch.Tensor:
@@ -28,29 +33,48 @@ def by_hand(rows: torch.Tensor, mode: str, skip: int) -> torch.Tensor:
 )
 def test_each_mode_is_its_definition_text_by_text(mode, lengths, skip, seed):
     hidden = torch.randn(sum(lengths), 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-    found = pool(hidden, cu_seqlens, mode, torch.float64, skip)
+    batch = of_lengths(*lengths)
     wanted = torch.stack([by_hand(rows, mode, skip) for rows in hidden.split(lengths)])
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    for way in (pool_by_text, pool_at_once):
+        found = way(hidden, batch, mode, torch.float64, skip)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_text_that_is_all_prompt_gives_what_sentence_transformers_gives():
-    hidden = torch.ones(5, 3)
-    cu_seqlens = torch.tensor([0, 2, 5], dtype=torch.int32)
-    assert pool(hidden, cu_seqlens, "mean", torch.float32, 2)[0].tolist() == [0, 0, 0]
-    assert pool(hidden, cu_seqlens, "lasttoken", torch.float32, 2)[0].tolist() == [0, 0, 0]
-    assert pool(hidden, cu_seqlens, "max", torch.float32, 2)[0].tolist() == [float("-inf")] * 3
-    assert pool(hidden, cu_seqlens, "cls", torch.float32, 2)[0].tolist() == [1, 1, 1]
+@pytest.mark.parametrize("way", [pool_by_text, pool_at_once])
+def test_a_text_that_is_all_prompt_gives_what_sentence_transformers_gives(way):
+    hidden, batch = torch.ones(5, 3), of_lengths(2, 3)
+    assert way(hidden, batch, "mean", torch.float32, 2)[0].tolist() == [0, 0, 0]
+    assert way(hidden, batch, "lasttoken", torch.float32, 2)[0].tolist() == [0, 0, 0]
+    assert way(hidden, batch, "max", torch.float32, 2)[0].tolist() == [float("-inf")] * 3
+    assert way(hidden, batch, "cls", torch.float32, 2)[0].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("way", [pool_by_text, pool_at_once])
 @pytest.mark.parametrize("mode", POOLING_MODES)
-def test_pooling_of_half_precision_works_in_float32(mode):
+def test_pooling_of_half_precision_works_in_float32(mode, way):
     hidden = torch.full((3000, 2), 60000.0, dtype=torch.float16)
-    found = pool(hidden, torch.tensor([0, 3000], dtype=torch.int32), mode, torch.float32)
+    found = way(hidden, of_lengths(3000), mode, torch.float32)
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
 
 
 @pytest.mark.parametrize("mode", POOLING_MODES)
+def test_a_text_pools_to_the_same_bits_alone_and_beside_others(mode):
+    lengths = [1, 40, 7, 300]
+    hidden = torch.randn(sum(lengths), 384, generator=torch.Generator().manual_seed(3))
+    together = pool(hidden, of_lengths(*lengths), mode, torch.float32)
+    alone = [pool(rows, of_lengths(len(rows)), mode, torch.float32) for rows in hidden.split(lengths)]
+    assert torch.equal(torch.cat(alone), together)
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_one_text_pools_into_memory_of_its_own(mode):
+    hidden = torch.zeros(2, 3)
+    found = pool(hidden, of_lengths(2), mode, torch.float32)
+    hidden += 1
+    assert found.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
 def test_no_texts_give_no_vectors(mode):
-    assert pool(torch.empty(0, 7), torch.zeros(1, dtype=torch.int32), mode, torch.float32).shape == (0, 7)
+    assert pool(torch.empty(0, 7), of_lengths(), mode, torch.float32).shape == (0, 7)

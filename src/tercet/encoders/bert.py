@@ -21,7 +21,9 @@ from tercet.encoders import ENCODERS, Target
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
+from tercet.layers.calling import direct
 from tercet.layers.linear import FeedForward, Linear, ThreeLinear
+from tercet.layers.norm import LayerNorm
 
 # Checkpoint name -> (parameter, which third of the fused rows)
 _LAYER = {
@@ -100,17 +102,17 @@ class BertLayer(nn.Module):
         self.heads = sizes.heads
         self.qkv = ThreeLinear(hidden, fused=fused)
         self.attention_out = Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
+        self.attention_norm = LayerNorm(hidden, eps=sizes.epsilon)
         activation = encoder_activation(sizes.activation, where)
         self.feed_forward = FeedForward(hidden, sizes.intermediate, activation)
-        self.output_norm = nn.LayerNorm(hidden, eps=sizes.epsilon)
+        self.output_norm = LayerNorm(hidden, eps=sizes.epsilon)
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
-        query, key, value = self.qkv(hidden)
+        query, key, value = direct(self.qkv)(hidden)
         mixed = attention(query, key, value, batch, self.heads)
-        hidden = self.attention_norm(self.attention_out(mixed, residual=hidden))
-        result: Tensor = self.output_norm(self.feed_forward(hidden, residual=hidden))
+        hidden = direct(self.attention_norm)(direct(self.attention_out)(mixed, residual=hidden))
+        result: Tensor = direct(self.output_norm)(direct(self.feed_forward)(hidden, residual=hidden))
         return result
 
 
@@ -124,7 +126,7 @@ class BertEncoder(nn.Module):
         self.word = _table(sizes.vocabulary, sizes.hidden)
         self.position = _table(sizes.positions, sizes.hidden)
         self.token_type = _table(sizes.token_types, sizes.hidden)
-        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.epsilon)
+        self.norm = LayerNorm(sizes.hidden, eps=sizes.epsilon)
         self.layers = nn.ModuleList(BertLayer(sizes, where, fused=fused) for _ in range(sizes.layers))
 
     @property
@@ -153,15 +155,23 @@ class BertEncoder(nn.Module):
         """(tokens, hidden) that enter the first layer."""
         # Tables may be stored narrower than what is computed in: only the rows of these tokens are widened.
         hidden = functional.embedding(batch.token_ids, self.word.weight).to(self.norm.weight.dtype)
-        hidden = hidden + functional.embedding(
-            batch.position_ids + self.sizes.first_position, self.position.weight
-        )
+        # In place: none of the sums is needed again.
+        hidden += self._positions(batch)
         if batch.token_type_ids is None:
-            hidden = hidden + self.token_type.weight[0]
+            hidden += self.token_type.weight[0]
         else:
-            hidden = hidden + functional.embedding(batch.token_type_ids, self.token_type.weight)
-        normed: Tensor = self.norm(hidden)
+            hidden += functional.embedding(batch.token_type_ids, self.token_type.weight)
+        normed: Tensor = direct(self.norm)(hidden)
         return normed
+
+    def _positions(self, batch: Batch) -> Tensor:
+        """(tokens, hidden) of the position table."""
+        first, table = self.sizes.first_position, self.position.weight
+        end = first + len(batch.token_ids)
+        if len(batch) == 1 and end <= len(table) and batch.token_ids.is_cpu:
+            # One text's positions stand in one run. (A captured graph reads them on its device instead.)
+            return table[first:end]
+        return functional.embedding(batch.position_ids + first, table)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers, each with the prefix of its parameters."""
@@ -172,7 +182,7 @@ class BertEncoder(nn.Module):
         """(tokens, hidden) of the last layer, in the dtype of the weights."""
         hidden = self.embed(batch)
         for layer in self.layers:
-            hidden = layer(hidden, batch)
+            hidden = direct(layer)(hidden, batch)
         return hidden
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tercet.layers.activation import Activation
+from tercet.layers.calling import direct
 
 
 class Product(Protocol):
@@ -103,8 +104,9 @@ class ThreeLinear(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(tokens, width) -> three of (tokens, width)."""
-        if self.fused is not None:
-            first, second, third = self.fused(x).chunk(3, dim=1)
+        fused = self.fused
+        if fused is not None:
+            first, second, third = direct(fused)(x).chunk(3, dim=1)
         else:
             assert self.apart is not None
             first, second, third = (layer(x) for layer in self.apart)
@@ -133,8 +135,8 @@ class FeedForward(nn.Module):
         """(tokens, width) -> (tokens, width)."""
         if self.product is not None:
             return self.product(x, self.up.bias, self.down.bias, residual)
-        inner = self.up(x, activation=self.activation)
-        result: Tensor = self.down(inner, residual=residual)
+        inner = direct(self.up)(x, activation=self.activation)
+        result: Tensor = direct(self.down)(inner, residual=residual)
         return result
 
 

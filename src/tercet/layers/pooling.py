@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-__all__ = ["POOLING_MODES", "pool", "segment_sum"]
+__all__ = ["POOLING_MODES", "pool", "pool_at_once", "pool_by_text"]
 
 import torch
 from torch import Tensor
 
+from tercet.batch import Batch
 from tercet.checkpoint.stack import POOLING_MODES
 
 
-def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
-    """(texts, width) sums of the rows of each text; values (tokens, width), lengths (texts,)."""
-    text = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
-    return values.new_zeros(len(lengths), values.shape[1]).index_add_(0, text, values)
-
-
-def pool(hidden: Tensor, cu_seqlens: Tensor, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
+def pool(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
     """One vector a text.
 
     Args:
         hidden: (tokens, hidden) in any float dtype.
-        cu_seqlens: (texts + 1,).
+        batch: where each text lies, on the same device.
         mode: one of POOLING_MODES.
         dtype: of the arithmetic and of what comes out.
         skip: leading tokens of each text (the prompt) that are left out; a text without other tokens gives
             what sentence-transformers gives: zeros of means, -inf of a maximum, its first token of "cls".
 
     Returns:
-        (texts, hidden) in `dtype`.
+        (texts, hidden) in `dtype`, in memory of its own.
     """
-    starts, stops = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    # On a CPU a call is cheap, and a text's tokens are added in the same order whatever stands beside them.
+    if hidden.is_cpu and len(batch):
+        return pool_by_text(hidden, batch, mode, dtype, skip)
+    return pool_at_once(hidden, batch, mode, dtype, skip)
+
+
+def pool_by_text(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
+    """`pool` of at least one text, a few operations for each."""
+    texts = torch.split(hidden, list(batch.lengths)) if len(batch) > 1 else (hidden,)
+    rows = [_one_text(text, mode, dtype, skip) for text in texts]
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def pool_at_once(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
+    """`pool` in a few operations for all texts: for devices that are slow to start one."""
+    starts, stops = batch.cu_seqlens[:-1].long(), batch.cu_seqlens[1:].long()
     if mode == "cls":
         return hidden[torch.where(stops - starts > skip, starts + skip, starts)].to(dtype)
     if mode == "lasttoken":
@@ -49,7 +59,36 @@ def pool(hidden: Tensor, cu_seqlens: Tensor, mode: str, dtype: torch.dtype, skip
     if mode == "weightedmean":
         # Weights grow with the position in the whole text, the prompt counted (Muennighoff 2022).
         weights = (position + 1).to(dtype)[:, None]
-        return segment_sum(rows * weights, lengths) / segment_sum(weights, lengths).clamp(min=1e-9)
+        return _segment_sum(rows * weights, lengths) / _segment_sum(weights, lengths).clamp(min=1e-9)
     count = lengths.to(dtype)[:, None]
     divisor = count.sqrt() if mode == "mean_sqrt_len_tokens" else count
-    return segment_sum(rows, lengths) / divisor.clamp(min=1e-9)
+    return _segment_sum(rows, lengths) / divisor.clamp(min=1e-9)
+
+
+def _one_text(text: Tensor, mode: str, dtype: torch.dtype, skip: int) -> Tensor:
+    """(1, hidden) of one text's (tokens, hidden)."""
+    rows = text[skip:] if skip else text
+    count = len(rows)
+    if mode == "cls":
+        return (rows if count else text)[:1].to(dtype, copy=True)
+    if mode == "max":
+        return rows.amax(0, keepdim=True).to(dtype) if count else _constant(text, dtype, float("-inf"))
+    if not count:
+        return _constant(text, dtype, 0.0)
+    if mode == "lasttoken":
+        return rows[-1:].to(dtype, copy=True)
+    if mode == "weightedmean":
+        weights = torch.arange(len(text) - count + 1, len(text) + 1, dtype=dtype)[:, None]
+        return (rows.to(dtype) * weights).sum(0, keepdim=True) / weights.sum()
+    total = rows.sum(0, keepdim=True, dtype=dtype)
+    return total.div_(count**0.5 if mode == "mean_sqrt_len_tokens" else count)
+
+
+def _constant(text: Tensor, dtype: torch.dtype, value: float) -> Tensor:
+    return torch.full((1, text.shape[1]), value, dtype=dtype)
+
+
+def _segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
+    """(texts, width) sums of the rows of each text; values (tokens, width), lengths (texts,)."""
+    text = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    return values.new_zeros(len(lengths), values.shape[1]).index_add_(0, text, values)

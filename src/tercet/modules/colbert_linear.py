@@ -11,6 +11,7 @@ from torch.nn import functional
 from tercet.batch import Batch
 from tercet.checkpoint.layout import ModuleSpec
 from tercet.embeddings import MultiVectors
+from tercet.layers.norm import unit_rows
 from tercet.modules import MODULES, Read, weight
 
 
@@ -27,16 +28,23 @@ class ColbertLinear(nn.Module):
         self, hidden: Tensor, batch: Batch, *, dimensions: int | None = None, normalize: bool = True
     ) -> MultiVectors:
         """Vectors of each text's tokens, cut to `dimensions`, then of unit length."""
-        starts = batch.cu_seqlens[:-1].long()
-        kept = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
-        kept[starts] = False
-        rows = hidden[kept].to(self.matrix.dtype)
+        rows = _without_first(hidden, batch).to(self.matrix.dtype)
         matrix, bias = self.matrix[:dimensions], self.bias[:dimensions]
         vectors = functional.linear(rows, matrix, bias)
         if normalize:
-            vectors = functional.normalize(vectors, dim=-1)
-        counts = batch.cu_seqlens.diff().long() - 1
-        return MultiVectors(vectors, torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+            vectors = unit_rows(vectors)
+        # Each text before has lost one token.
+        offsets = batch.cu_seqlens - torch.arange(len(batch) + 1, device=hidden.device)
+        return MultiVectors(vectors, offsets)
+
+
+def _without_first(hidden: Tensor, batch: Batch) -> Tensor:
+    """The rows of all tokens but each text's first."""
+    if len(batch) == 1:
+        return hidden[1:]
+    kept = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
+    kept[batch.cu_seqlens[:-1].long()] = False
+    return hidden[kept]
 
 
 @MODULES.register("colbert_linear")

@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["Normalize"]
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tercet.checkpoint.layout import ModuleSpec
+from tercet.layers.norm import unit_rows
 from tercet.modules import MODULES, Read
 
 
@@ -20,7 +20,7 @@ class Normalize(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(texts, width) -> (texts, width)."""
-        return functional.normalize(vectors, dim=-1)
+        return unit_rows(vectors)
 
 
 @MODULES.register("normalize")

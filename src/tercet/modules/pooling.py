@@ -26,7 +26,7 @@ class Pooling(nn.Module):
     def forward(self, hidden: Tensor, batch: Batch, dtype: torch.dtype, prompt_tokens: int = 0) -> Tensor:
         """(tokens, hidden) -> (texts, hidden * modes) in `dtype`."""
         skip = 0 if self.include_prompt else prompt_tokens
-        vectors = [pool(hidden, batch.cu_seqlens, mode, dtype, skip) for mode in self.modes]
+        vectors = [pool(hidden, batch, mode, dtype, skip) for mode in self.modes]
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 
 

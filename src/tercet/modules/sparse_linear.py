@@ -31,13 +31,19 @@ class SparseLinear(nn.Module):
             vocabulary: number of rows of the embedding table.
         """
         weights = _scores(hidden, self.matrix, self.bias).relu()
-        texts = len(batch)
-        lengths = batch.cu_seqlens.diff().long()
-        text = torch.repeat_interleave(torch.arange(texts, device=hidden.device), lengths)
         # A NaN is kept, so that the check for values that are not finite can see it.
-        kept = (weights != 0) & ~torch.isin(batch.token_ids, special_ids)
-        keys, inverse = torch.unique(text[kept] * vocabulary + batch.token_ids[kept], return_inverse=True)
+        kept = ((weights != 0) & ~torch.isin(batch.token_ids, special_ids)).nonzero()[:, 0]
+        keys = batch.token_ids[kept]
+        texts = len(batch)
+        if texts > 1:
+            lengths = batch.cu_seqlens.diff().long()
+            text = torch.repeat_interleave(torch.arange(texts, device=hidden.device), lengths)
+            keys = text[kept] * vocabulary + keys
+        keys, inverse = torch.unique(keys, return_inverse=True)
         largest = weights.new_zeros(len(keys)).scatter_reduce_(0, inverse, weights[kept], "amax")
+        if texts == 1:
+            offsets = torch.tensor([0, len(keys)], device=hidden.device)
+            return SparseVectors(keys, largest, offsets, vocabulary)
         counts = torch.bincount(keys // vocabulary, minlength=texts)
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return SparseVectors(keys % vocabulary, largest, offsets, vocabulary)

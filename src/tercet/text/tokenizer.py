@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ class Encoded:
     truncated: list[bool]
     prompt_tokens: int
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.ids]
+
 
 class Tokenizer:
     """A checkpoint's tokenizer. Never changed once open, so that any number of threads may use it."""
@@ -60,6 +66,8 @@ class Tokenizer:
         mask = inner.encode("a").special_tokens_mask
         self._suffix = _leading_ones(mask[::-1])
         self._prefix = _leading_ones(mask)
+        # A prompt comes again with every query.
+        self._prompt_tokens = lru_cache(maxsize=64)(self._count_prompt)
         if all(mask):  # "a" became nothing at all: count what is added around nothing
             self._prefix, self._suffix = min(1, len(mask)), max(0, len(mask) - 1)
 
@@ -111,20 +119,26 @@ class Tokenizer:
         whole = [prompt + text for text in texts] if prompt else list(texts)
         if self._lowercase:
             whole = [text.lower() for text in whole]
-        shortened = [self._beginning(text, max_length) for text in whole]
+        # Of most texts nothing is known before they are tokenised; of a huge one only its beginning is.
+        beginnings = {
+            index: short
+            for index, text in enumerate(whole)
+            if (short := self._beginning(text, max_length)) is not None
+        }
         all_ids = self._ids(
-            [short if short is not None else text for short, text in zip(shortened, whole, strict=True)]
+            [beginnings.get(i, text) for i, text in enumerate(whole)] if beginnings else whole
         )
-        kept, truncated = [], []
-        for ids, short, text in zip(all_ids, shortened, whole, strict=True):
-            if short is not None and len(ids) < max_length + 2:
+        for index in list(beginnings):
+            if len(all_ids[index]) < max_length + 2:
                 # The beginning did not fill the limit after all.
-                [ids] = self._ids([text])
-                short = None
-            cut = short is not None or len(ids) > max_length
-            kept.append(ids[: max_length - self._suffix] + ids[len(ids) - self._suffix :] if cut else ids)
-            truncated.append(cut)
-        return Encoded(kept, truncated, self._prompt_tokens(prompt, max_length))
+                [all_ids[index]] = self._ids([whole[index]])
+                del beginnings[index]
+        truncated = [index in beginnings or len(ids) > max_length for index, ids in enumerate(all_ids)]
+        for index, cut in enumerate(truncated):
+            if cut:
+                ids = all_ids[index]
+                all_ids[index] = ids[: max_length - self._suffix] + ids[len(ids) - self._suffix :]
+        return Encoded(all_ids, truncated, min(self._prompt_tokens(prompt), max_length) if prompt else 0)
 
     def id_to_token(self, token_id: int) -> str:
         """The token as the vocabulary spells it; "<id 7>" of an id that has none."""
@@ -168,12 +182,10 @@ class Tokenizer:
                 return text[:position]
         return None
 
-    def _prompt_tokens(self, prompt: str, max_length: int) -> int:
+    def _count_prompt(self, prompt: str) -> int:
         """Leading tokens that a prompt takes, those before it included (as sentence-transformers counts)."""
-        if not prompt:
-            return 0
         [ids] = self._ids([prompt.lower() if self._lowercase else prompt])
-        return min(len(ids) - self._suffix, max_length)
+        return len(ids) - self._suffix
 
 
 def _leading_ones(mask: list[int]) -> int:

@@ -1,0 +1,350 @@
+"""The Embedder: text -> Embeddings."""
+
+from __future__ import annotations
+
+__all__ = ["Embedder"]
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from tercet.batch import Batch
+from tercet.checkpoint.layout import Checkpoint
+from tercet.embedder.finishing import check_finite, on_cpu
+from tercet.embedder.gathering import gathered
+from tercet.embedder.options import Asked, Call, OnTruncate, check, limited, saved_prompt
+from tercet.embedder.recomputing import not_finite, recomputed
+from tercet.embedder.texts import checked, excerpt, one_window, windows
+from tercet.embeddings import Embeddings
+from tercet.engines import ENGINES
+from tercet.engines.forks import stand_alone
+from tercet.errors import InputError
+from tercet.model import HeadOptions, Heads, position_limit
+from tercet.precision.plan import Plan
+from tercet.scoring import PairScores, score_matrix, score_pairs
+from tercet.scoring.hybrid import Weights
+from tercet.scoring.late import Reduction
+from tercet.signatures import refuse_unknown_keywords
+from tercet.text.pack import pack
+from tercet.text.tokenizer import Encoded, Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class Embedder:
+    """A loaded model. Made by `tercet.load`; safe to use from several threads at once, to pickle and to fork.
+
+    Attributes:
+        plan: where and in what format it runs, and why.
+        checkpoint: what is on disk.
+        tokenizer: text to token ids.
+        max_length: most tokens of a text, special tokens included.
+        outputs: what it can make, of "dense", "sparse", "multivector".
+        dimension: width of the dense vectors.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        *,
+        outputs: Sequence[str] | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        stand_alone()
+        self.checkpoint = checkpoint
+        self.plan = plan
+        self.tokenizer = Tokenizer.open(checkpoint)
+        self._position_limit = position_limit(checkpoint)
+        self.max_length = (
+            checkpoint.max_length
+            if max_length is None
+            else limited(max_length, self._position_limit, checkpoint.name)
+        )
+        self._asked = (None if outputs is None else tuple(outputs), max_length)
+        heads = Heads.open(checkpoint, plan.precision.heads, self.tokenizer.special_ids)
+        if outputs is not None:
+            heads.check(HeadOptions(tuple(outputs)), checkpoint.name)
+        self.outputs = heads.outputs
+        self.dimension = min(heads.width, checkpoint.truncate_dim or heads.width)
+        self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
+        self._heads = heads.to(self._engine.device)
+        # Everything that is needed was read; what a legacy file still holds in memory is let go.
+        checkpoint.close()
+
+    def __repr__(self) -> str:
+        runs = f"{self.plan.scheme} on {self.plan.device}"
+        return f"<Embedder {self.checkpoint.name}: {', '.join(self.outputs)}; {runs}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.checkpoint, self.plan, *self._asked)
+
+    @refuse_unknown_keywords
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        on_truncate: OnTruncate = "cut",
+    ) -> Embeddings:
+        """Embeddings of the texts, in their order.
+
+        Args:
+            texts: the texts; one text is a list of one.
+            outputs: of "dense", "sparse", "multivector"; dense alone by default.
+            prompt: put before each text; it outranks `prompt_name`, and that the checkpoint's default.
+            prompt_name: a prompt of the checkpoint or of `load`.
+            max_length: most tokens of a text, for this call.
+            dimensions: first so many columns of dense and multi-vector embeddings, renormalised (Matryoshka).
+            normalize: unit length or not; by default as the checkpoint says.
+            on_truncate: "cut" a text that is too long (flagged, counted), or raise an "error" that names it.
+
+        Raises:
+            InputError: a text is not a string, or an option cannot be.
+            CheckpointError: an output whose head is not there.
+            NonFiniteError: a vector that is not finite even in float32.
+        """
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        return self._encode(texts, self._call(asked))
+
+    @refuse_unknown_keywords
+    def encode_query(
+        self,
+        texts: str | Iterable[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        on_truncate: OnTruncate = "cut",
+    ) -> Embeddings:
+        """`encode` with the prompt named "query", where there is one and no other is asked for."""
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        return self._encode(texts, self._call(saved_prompt(asked, "query", self.checkpoint)))
+
+    @refuse_unknown_keywords
+    def encode_document(
+        self,
+        texts: str | Iterable[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        on_truncate: OnTruncate = "cut",
+    ) -> Embeddings:
+        """`encode` with the prompt named "document", "passage" or "corpus", if no other is asked for."""
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        return self._encode(texts, self._call(saved_prompt(asked, "document", self.checkpoint)))
+
+    @refuse_unknown_keywords
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        on_truncate: OnTruncate = "cut",
+    ) -> Iterator[Embeddings]:
+        """One Embeddings a batch, in the order of the texts, which may come from any iterable.
+
+        Options as `encode`'s; they are checked at once, the texts as they are reached. At most two windows of
+        512 texts are read ahead.
+        """
+        call = self._call(Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate))
+        return self._stream(checked(texts), call)
+
+    @refuse_unknown_keywords
+    def score(
+        self,
+        queries: str | Iterable[str],
+        documents: str | Iterable[str],
+        *,
+        outputs: str | Sequence[str] | None = None,
+        weights: Weights = (1.0, 1.0, 1.0),
+        reduction: Reduction = "mean",
+        pairwise: bool = False,
+        max_length: int | None = None,
+    ) -> PairScores:
+        """Similarity of each query to each document (or of each pair), by every output and combined.
+
+        Args:
+            queries, documents: the texts; their prompts as `encode_query` and `encode_document` choose them.
+            outputs: what to compare by; all that the model makes by default.
+            weights: of dense, sparse and multi-vector scores in the combination.
+            reduction: late interaction as the "mean" over query tokens (BGE-M3's) or their "sum" (ColBERT's).
+            pairwise: score queries[i] against documents[i] alone.
+            max_length: most tokens of a text.
+
+        Returns:
+            Scores of shape (queries, documents), or (pairs,) where `pairwise`.
+        """
+        chosen = self.outputs if outputs is None else outputs
+        score = score_pairs if pairwise else score_matrix
+        return score(
+            self.encode_query(queries, outputs=chosen, max_length=max_length),
+            self.encode_document(documents, outputs=chosen, max_length=max_length),
+            weights=weights,
+            reduction=reduction,
+        )
+
+    def provenance(
+        self,
+        *,
+        outputs: Sequence[str] | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+    ) -> dict[str, Any]:
+        """Everything that decides a vector's value, JSON-safe: model, hash, plan, prompt, lengths."""
+        from tercet import __version__
+
+        call = self._call(Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize))
+        checkpoint = self.checkpoint
+        return {
+            "tercet": __version__,
+            "torch": torch.__version__,
+            "model": checkpoint.name,
+            "revision": checkpoint.revision,
+            "weights_sha256": checkpoint.weights_hash(),
+            "architecture": checkpoint.architecture,
+            "layout": checkpoint.layout,
+            "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.modules],
+            "precision": self.plan.precision.to_json(),
+            "plan": self.plan.to_json(),
+            "outputs": list(call.options.outputs),
+            "prompt": call.prompt,
+            "max_length": call.max_length,
+            "dimensions": call.options.dimensions,
+            "truncate_dim": checkpoint.truncate_dim,
+            "normalize": call.options.normalize,
+        }
+
+    def _call(self, asked: Asked) -> Call:
+        positions = self._position_limit
+        return check(asked, self.checkpoint, self._heads, usual=self.max_length, positions=positions)
+
+    def _encode(self, texts: str | Iterable[str], call: Call) -> Embeddings:
+        """All embeddings at once; texts that are few are neither read by windows nor tokenised elsewhere."""
+        window = one_window(texts)
+        if window is not None:
+            parts = self._one_window(window, call)
+            found = gathered(parts, len(window))
+        else:
+            texts_there = len(texts) if isinstance(texts, (list, tuple)) else None
+            found = gathered(self._stream(checked(texts), call), texts_there)
+        return self._embed([], [], 0, 0, call) if found is None else found
+
+    def _one_window(self, window: list[str], call: Call) -> Iterator[Embeddings]:
+        stand_alone()
+        encoded = self._tokenised(window, call)
+        yield from self._batches(window, encoded, 0, call)
+        _tell_of_cuts(sum(encoded.truncated), len(window), call)
+
+    def _stream(self, texts: Iterator[str], call: Call) -> Iterator[Embeddings]:
+        """One Embeddings a batch, of any number of texts."""
+        stand_alone()
+        done = cut = 0
+        for window, encoded in self._windows(texts, call):
+            yield from self._batches(window, encoded, done, call)
+            done += len(window)
+            cut += sum(encoded.truncated)
+        _tell_of_cuts(cut, done, call)
+
+    def _windows(self, texts: Iterator[str], call: Call) -> Iterator[tuple[list[str], Encoded]]:
+        """Each window of texts with its token ids; the next one is tokenised while this one is embedded."""
+        coming_windows = windows(texts)
+        window = next(coming_windows, None)
+        following = next(coming_windows, None)
+        if window is None or following is None:
+            if window is not None:
+                yield window, self._tokenised(window, call)
+            return
+        # The caller's thread reads the texts: what they come from may belong to it.
+        with ThreadPoolExecutor(1, thread_name_prefix="tercet-tokenizer") as beside:
+            encoded = self._tokenised(window, call)
+            while following is not None:
+                coming = beside.submit(self._tokenised, following, call)
+                yield window, encoded
+                window, encoded, following = following, coming.result(), next(coming_windows, None)
+            yield window, encoded
+
+    def _tokenised(self, window: list[str], call: Call) -> Encoded:
+        return self.tokenizer.encode(window, max_length=call.max_length, prompt=call.prompt)
+
+    def _batches(self, window: list[str], encoded: Encoded, first: int, call: Call) -> Iterator[Embeddings]:
+        """A window's embeddings, a batch at a time; `first` is the number of its first text."""
+        if call.on_truncate == "error" and any(encoded.truncated):
+            index = encoded.truncated.index(True)
+            raise InputError(
+                f"text {first + index} ({excerpt(window[index])}) is longer than {call.max_length} "
+                "tokens. Split it, raise max_length, or pass on_truncate='cut'."
+            )
+        for part in pack(encoded.lengths, self.plan.token_budget):
+            ids, truncated = encoded.ids[part], encoded.truncated[part]
+            yield self._embed(ids, truncated, encoded.prompt_tokens, first + part.start, call)
+
+    def _embed(
+        self, ids: list[list[int]], truncated: list[bool], prompt_tokens: int, first: int, call: Call
+    ) -> Embeddings:
+        """One batch through the engine and the heads; what is not finite is computed again in float32."""
+        batch = Batch.from_ids(ids)
+        precision = self.plan.precision
+        again = torch.zeros(len(batch), dtype=torch.bool)
+        with torch.no_grad():
+            if len(batch):
+                hidden = self._engine.forward(batch)
+            else:
+                width = int(self.checkpoint.config["hidden_size"])
+                hidden = torch.empty(0, width, dtype=self._heads.dtype, device=self._engine.device)
+            bad = not_finite(hidden, batch)
+            if bad:
+                hidden = recomputed(
+                    hidden, batch, bad, checkpoint=self.checkpoint, compute=precision.compute, first=first
+                )
+                again[bad] = True
+            lengths = batch.lengths
+            dense, sparse, multivector = self._heads(
+                hidden, batch.to(self._engine.device), call.options, prompt_tokens
+            )
+        output = precision.output
+        result = Embeddings(
+            dense=on_cpu(dense, output.torch),
+            sparse=on_cpu(sparse, output.torch),
+            multivector=on_cpu(multivector, output.torch),
+            num_tokens=torch.tensor(lengths, dtype=torch.int64),
+            truncated=torch.tensor(truncated, dtype=torch.bool),
+            recomputed=again,
+        )
+        check_finite(result, first, output)
+        return result
+
+
+def _tell_of_cuts(cut: int, texts: int, call: Call) -> None:
+    if cut:
+        logger.warning("%d of %d texts were longer than %d tokens and were cut.", cut, texts, call.max_length)
+
+
+def _restore(
+    checkpoint: Checkpoint, plan: Plan, outputs: tuple[str, ...] | None, max_length: int | None
+) -> Embedder:
+    """What unpickling calls: the weights are read again from their files, not carried along."""
+    return Embedder(checkpoint, plan, outputs=outputs, max_length=max_length)

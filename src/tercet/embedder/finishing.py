@@ -1,0 +1,79 @@
+"""What the heads made, brought out: on the CPU, in the output dtype, every value finite."""
+
+from __future__ import annotations
+
+__all__ = ["check_finite", "on_cpu"]
+
+from collections.abc import Iterator
+from math import isfinite
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from tercet.embeddings import Embeddings, MultiVectors, SparseVectors
+from tercet.errors import NonFiniteError
+from tercet.precision.dtype import DType
+
+
+@overload
+def on_cpu(vectors: None, dtype: torch.dtype) -> None: ...
+@overload
+def on_cpu(vectors: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def on_cpu(vectors: SparseVectors, dtype: torch.dtype) -> SparseVectors: ...
+@overload
+def on_cpu(vectors: MultiVectors, dtype: torch.dtype) -> MultiVectors: ...
+def on_cpu(
+    vectors: Tensor | SparseVectors | MultiVectors | None, dtype: torch.dtype
+) -> Tensor | SparseVectors | MultiVectors | None:
+    """One output on the CPU in the dtype of results, in memory that holds nothing else; None of None."""
+    if vectors is None:
+        return None
+    if isinstance(vectors, SparseVectors):
+        if vectors.weights.is_cpu and vectors.weights.dtype == dtype:
+            return vectors
+        weights = vectors.weights.to("cpu", dtype)
+        return SparseVectors(vectors.token_ids.cpu(), weights, vectors.offsets.cpu(), vectors.vocabulary)
+    if isinstance(vectors, MultiVectors):
+        rows = on_cpu(vectors.vectors, dtype)
+        return vectors if rows is vectors.vectors else MultiVectors(rows, vectors.offsets.cpu())
+    # The first columns of wider rows, not normalised, would hold the others in memory.
+    return vectors.to("cpu", dtype).contiguous()
+
+
+def check_finite(result: Embeddings, first: int, output: DType) -> None:
+    """An error that names the first text of which a value is not finite.
+
+    Args:
+        result: one batch's.
+        first: number of its first text.
+        output: the dtype of its values.
+    """
+    for index in _first_bad_texts(result):
+        raise NonFiniteError(
+            f"text {first + index} gives a value that is not finite or leaves the range of the output dtype "
+            f"{output} (largest number {output.max:g}). Pass output_dtype='float32', or normalize=True; "
+            "if that is so already, a module behind the encoder is damaged: fetch the model again."
+        )
+
+
+def _first_bad_texts(result: Embeddings) -> Iterator[int]:
+    """The first text with a value that is not finite, of each output that has one."""
+    if result.dense is not None and (row := _first_bad_row(result.dense)) is not None:
+        yield row
+    for ragged in (result.sparse, result.multivector):
+        if ragged is None:
+            continue
+        row = _first_bad_row(ragged.weights if isinstance(ragged, SparseVectors) else ragged.vectors)
+        if row is not None:
+            yield int(torch.searchsorted(ragged.offsets, row, right=True)) - 1
+
+
+def _first_bad_row(values: Tensor) -> int | None:
+    # The sum of a batch's numbers is finite, but for the rare case that is then looked at number by number.
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    if isfinite(values.sum(dtype=wide).item()):
+        return None
+    bad = (~torch.isfinite(values)).nonzero()
+    return int(bad[0, 0]) if len(bad) else None

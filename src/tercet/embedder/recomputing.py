@@ -1,0 +1,74 @@
+"""Texts whose values left the range of the planned dtype: found, and computed again in float32."""
+
+from __future__ import annotations
+
+__all__ = ["not_finite", "recomputed"]
+
+import logging
+from itertools import accumulate
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from tercet.batch import Batch
+from tercet.checkpoint.layout import Checkpoint
+from tercet.errors import NonFiniteError
+from tercet.model import hidden_in_float32
+from tercet.precision.dtype import DType
+
+logger = logging.getLogger(__name__)
+
+
+def not_finite(hidden: Tensor, batch: Batch) -> list[int]:
+    """The texts that have a value that is not finite."""
+    # A sum is finite only if everything in it is: one number tells; each text is looked at only if it is not.
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    if isfinite(hidden.sum(dtype=wide).item()):
+        return []
+    rows = torch.isfinite(hidden).all(dim=1)
+    return [i for i, part in enumerate(torch.split(rows, list(batch.lengths))) if not bool(part.all())]
+
+
+def recomputed(
+    hidden: Tensor, batch: Batch, bad: list[int], *, checkpoint: Checkpoint, compute: DType, first: int
+) -> Tensor:
+    """The hidden vectors with those of the texts `bad` computed again in float32.
+
+    Args:
+        hidden: (tokens, hidden) in the planned dtype.
+        batch: its texts.
+        bad: which of them, at least one.
+        checkpoint: where the weights are read again, a layer at a time.
+        compute: the planned dtype.
+        first: number of the batch's first text, for errors.
+
+    Returns:
+        (tokens, hidden) in float32.
+
+    Raises:
+        NonFiniteError: a value is not finite in float32 either.
+    """
+    starts = [0, *accumulate(batch.lengths)]
+    if compute not in (DType.FLOAT32, DType.FLOAT64):
+        again = Batch.from_ids([batch.token_ids[starts[i] : starts[i + 1]].tolist() for i in bad])
+        exact = hidden_in_float32(checkpoint, again)
+        still = not_finite(exact, again)
+        if not still:
+            logger.warning(
+                "%d texts left the range of %s (largest number %g) and were computed in float32.",
+                len(bad),
+                compute,
+                compute.max,
+            )
+            # From here on in float32: what left the range of the planned dtype must not be cast back.
+            hidden = hidden.to(torch.float32, copy=True)
+            parts = torch.split(exact.to(hidden.device), list(again.lengths))
+            for index, rows in zip(bad, parts, strict=True):
+                hidden[starts[index] : starts[index + 1]] = rows
+            return hidden
+        bad = [bad[i] for i in still]
+    raise NonFiniteError(
+        f"text {first + bad[0]} gives values that are not finite, in float32 too: the weights of "
+        f"{checkpoint.folder} are damaged or were saved after an overflow. Fetch the model again."
+    )

@@ -1,0 +1,26 @@
+"""Layer normalisation, and vectors of unit length."""
+
+from __future__ import annotations
+
+__all__ = ["LayerNorm", "unit_rows"]
+
+import torch
+from torch import Tensor, nn
+
+# torch's own in `functional.normalize`, which the peers take: a zero vector stays zero.
+_LEAST_LENGTH = 1e-12
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation (Ba et al. 2016) over the last dimension, by torch's kernel without its wrapper."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(tokens, width) -> (tokens, width)."""
+        return torch.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+def unit_rows(vectors: Tensor) -> Tensor:
+    """(rows, width) divided by their lengths, in a new tensor; bit for bit `functional.normalize`."""
+    # That function's way to the same operations takes longer than they do for one row.
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / lengths.clamp_min_(_LEAST_LENGTH)
