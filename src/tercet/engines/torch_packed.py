@@ -145,8 +145,12 @@ def _pack(module: nn.Module, checkpoint: Checkpoint, dtype: DType) -> None:
 
 
 def rounded(tokens: int) -> int:
-    """The next number of rows that products are done with: at most 7 rows or a sixteenth more."""
-    step = max(8, (1 << max(tokens, 1).bit_length() - 1) // 16)
+    """The next number of rows that products are done with: at most 7 rows or a sixteenth more.
+
+    Of a short text every row counts: below 16 rows at most one is added, below 32 three.
+    """
+    size = 1 << max(tokens, 1).bit_length() - 1  # the power of two that is not above it
+    step = max(2, min(8, size // 4), size // 16)
     return -(-tokens // step) * step
 
 
