@@ -184,7 +184,7 @@ def run(bench: measure.Bench, form: str, meetings: Meetings, only: tuple[str, ..
     parts = tuple(part for part in PARTS if part in only) or PARTS
     _run(bench, form, meetings, only, parts)
     left = missing(bench.store, meetings) if "speed" in parts else 0
-    if bench.cut and form == "full":
+    if bench.cut:
         return (
             f"The time was up: {left} samples of the speed tables, and whatever else is missing below, are "
             "still to be measured. Run again with the same options, and it goes on from here."
