@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tercet.precision.dtype import DType
+
 
 def status() -> dict[str, int]:
     """Bytes of VmHWM, VmRSS and RssAnon of this process."""
@@ -28,12 +30,10 @@ def status() -> dict[str, int]:
 def covering(model: Any) -> list[str]:
     """Texts of about 128 tokens, at least one full batch, that touch a mapped embedding table everywhere."""
     plan, tokens = model.plan, model.plan.token_budget
-    mapped = model.checkpoint.footprint().stored_dtype == str(plan.precision.weights)
-    step = (
-        (64 << 10) // (plan.precision.weights.bytes * model.checkpoint.config["hidden_size"])
-        if mapped
-        else 1 << 20
-    )
+    stored = DType.parse(model.checkpoint.footprint().stored_dtype)
+    # Where only linear layers are narrowed, the table stays as it is stored.
+    mapped = stored in (plan.precision.weights, plan.precision.compute)
+    step = (64 << 10) // (stored.bytes * model.checkpoint.config["hidden_size"]) if mapped else 1 << 20
     tokenizer, words = model.tokenizer, []
     for start in range(0, tokenizer.vocabulary_size, step):
         names = (tokenizer.id_to_token(i) for i in range(start, min(start + step, tokenizer.vocabulary_size)))
