@@ -6,7 +6,6 @@ import os
 import pickle
 import subprocess
 import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,9 +34,7 @@ def m3(tiny_m3):
     return load(tiny_m3)
 
 
-@pytest.fixture(
-    scope="module", params=["bert stack", "roberta", "m3", "m3 in small batches", "m3 in float16"]
-)
+@pytest.fixture(scope="module", params=["bert stack", "roberta", "m3", "m3 in small batches"])
 def any_model(request, tmp_path_factory):
     """(model, all its outputs, what rounding may cost)."""
     folder = tmp_path_factory.mktemp("any")
@@ -54,8 +51,6 @@ def any_model(request, tmp_path_factory):
         tiny.write_checkpoint(folder, "roberta", layout="sentence-transformers", modules=("pooling",))
         return load(folder), ("dense",), 1e-5
     tiny.write_checkpoint(folder, "xlm-roberta", layout="bge-m3", file="bin")
-    if request.param == "m3 in float16":
-        return load(folder, precision="float16"), ALL, 5e-2
     return load(folder, token_budget=7 if "small" in request.param else None), ALL, 1e-6
 
 
@@ -488,48 +483,6 @@ def test_threads_may_ask_for_different_lengths_and_prompts_at_once(m3):
     for length, one in zip(lengths, found, strict=True):
         assert one.num_tokens.max() <= length
         assert one.allclose(m3.encode(TEXTS, max_length=length, prompt="cat " * (length % 4)), atol=1e-6)
-
-
-FORK = """
-import logging, os, sys, warnings
-import torch, tercet
-warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of every fork with threads
-logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-torch.set_num_threads(2)
-model = tercet.load({folder!r}, precision="float32", device="cpu")
-texts = ["red bird " * 20] * 64
-before = model.encode(texts, outputs={outputs!r})
-torch.randn(600, 600) @ torch.randn(600, 600)
-child = os.fork()
-if child == 0:
-    same = model.encode(texts, outputs={outputs!r}).allclose(before, atol=1e-5)
-    again = model.encode(texts, outputs={outputs!r}).allclose(before, atol=1e-5)
-    sys.stdout.flush()
-    os._exit(0 if same and again and torch.get_num_threads() == 1 else 1)
-_, status = os.waitpid(child, 0)
-assert os.waitstatus_to_exitcode(status) == 0, status
-assert torch.get_num_threads() == 2
-assert model.encode(texts, outputs={outputs!r}).allclose(before, atol=1e-5)
-print("the parent goes on")
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_computes_with_one_thread_and_says_so(tiny_m3):
-    script = textwrap.dedent(FORK).format(folder=str(tiny_m3), outputs=ALL)
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("computes with one thread from here on") == 1
-    assert "Start workers with the 'spawn' method" in done.stdout
-    assert "the parent goes on" in done.stdout
 
 
 # --- what is told ---------------------------------------------------------------------------------
