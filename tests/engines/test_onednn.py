@@ -114,6 +114,17 @@ def test_an_encoder_in_int8_is_near_the_one_in_float32(
     torch.testing.assert_close(alone, found[:6], rtol=0, atol=2e-6)
 
 
+def test_a_feed_forward_net_by_blocks_of_rows_is_the_one_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "model", "bert", hidden_act="relu")
+    engine = ENGINES["onednn"].open(open_checkpoint(folder), made(folder))
+    batch = Batch.from_ids([[2, *range(5, 60), 3], [2, *range(60, 20, -1), 3]])
+    at_once = engine.forward(batch)
+    monkeypatch.setattr(onednn, "_ROWS", 16)
+    torch.testing.assert_close(engine.forward(batch), at_once, rtol=0, atol=2e-6)
+
+
 def test_no_float32_weight_of_a_linear_layer_stays_and_tables_stay_as_stored(tmp_path: Path) -> None:
     folder = tiny.write_checkpoint(tmp_path / "model", "bert", dtype="float16")
     encoder = ENGINES["onednn"].open(open_checkpoint(folder), made(folder))._encoder

@@ -185,9 +185,9 @@ def _activation_bytes(
     """Bytes that one batch needs at its widest point: a feed-forward net, attention, or a head."""
     hidden, inner = footprint.hidden, footprint.intermediate
     if precision.weights is precision.compute:
-        body = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes
+        body, blocks = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes, 0
     else:  # where weights are packed, the feed-forward net is computed by blocks of rows
-        body = 7 * hidden * precision.compute.bytes
+        body, blocks = 7 * hidden * precision.compute.bytes, 8 * inner * min(tokens, _BLOCK_ROWS)
     # The heads see the last hidden state, and work on a copy of it in their own format.
     head = hidden * precision.compute.bytes
     if precision.heads is not precision.compute:
@@ -196,7 +196,6 @@ def _activation_bytes(
         head += 3 * footprint.multivector_dim * precision.heads.bytes
     if "sparse" in outputs:
         head += 64  # ids and weights of each token, sorted
-    blocks = 0 if precision.weights is precision.compute else 2 * inner * min(tokens, _BLOCK_ROWS) * 4
     return tokens * max(body, head) + blocks
 
 
