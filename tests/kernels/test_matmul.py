@@ -152,6 +152,40 @@ def test_rows_may_lie_apart_and_be_their_own_residual(scheme, level):
 
 
 @every_kernel
+def test_a_result_can_go_where_the_residual_was(scheme, level):
+    x, memory = random(60, 100), random(60, 250, seed=1)
+    up, down = (matmul.pack(random(*shape, seed=2), scheme, level=level) for shape in ((90, 100), (90, 90)))
+    place = memory[:, 64:154]
+    residual, around = place.clone(), memory.clone()
+    expected = matmul.linear(x, up, None, residual=residual)
+    assert matmul.linear(x, up, None, residual=place, out=place) is place
+    assert torch.equal(place, expected)
+    place.copy_(residual)
+    assert torch.equal(memory, around)
+    expected = matmul.feed_forward(x, up, None, down, None, residual=residual)
+    matmul.feed_forward(x, up, None, down, None, residual=place, out=place)
+    assert torch.equal(place, expected)
+
+
+@every_kernel
+@pytest.mark.parametrize("rows", [3, 1500])
+def test_a_result_can_go_where_x_was(scheme, level, rows):
+    x = random(rows, 100)
+    up, down = (matmul.pack(random(*shape, seed=2), scheme, level=level) for shape in ((90, 100), (100, 90)))
+    expected = matmul.feed_forward(x, up, None, down, None, residual=x)
+    matmul.feed_forward(x, up, None, down, None, residual=x, out=x)
+    assert torch.equal(x, expected)
+
+
+@every_kernel
+def test_a_large_result_has_the_bits_of_its_parts(scheme, level):
+    x, weight = random(2100, 8), matmul.pack(random(2016, 8, seed=1), scheme, level=level)
+    found = matmul.linear(x, weight, None)
+    assert found.nbytes > 16 << 20
+    assert torch.equal(found[1400:1500], matmul.linear(x[1400:1500], weight, None))
+
+
+@every_kernel
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", [0, 63, 64, 99])
 @pytest.mark.parametrize("gelu", [False, True])
@@ -279,6 +313,8 @@ def test_shapes_that_do_not_fit_are_named():
         matmul.linear(x, weight, random(7))
     with pytest.raises(InputError, match=re.escape("residual is (2, 8) torch.float32 on cpu, not (3, 8)")):
         matmul.linear(x, weight, None, residual=random(2, 8))
+    with pytest.raises(InputError, match=re.escape("out is (3, 9) torch.float32 on cpu, not (3, 8)")):
+        matmul.linear(x, weight, None, out=random(3, 9))
     with pytest.raises(InputError, match=r"do not fit together"):
         matmul.feed_forward(x, weight, None, weight, None, residual=None)
     down = matmul.pack(random(4, 8), "int8")
@@ -359,6 +395,6 @@ def inner_loops(listing):
     found = []
     for number, line in enumerate(lines):
         jump = re.search(r"\tj\w+\s+([0-9a-f]+)\b", line)
-        if jump and (first := at.get(jump[1], number + 1)) <= number:
+        if jump and number - 2000 < (first := at.get(jump[1], number + 1)) <= number:
             found.append(lines[first : number + 1])
     return found

@@ -92,6 +92,7 @@ def linear(
     *,
     gelu: bool = False,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """x weight' + bias, through GELU where asked, plus the residual.
 
@@ -102,6 +103,8 @@ def linear(
         x: (rows, in) float32 on the CPU; the rows may lie apart.
         bias: (out,) float32.
         residual: (rows, out) float32; the rows may lie apart.
+        out: where the result goes, (rows, out) float32; it may be the residual, and x itself, but not overlap
+            them otherwise.
 
     Returns:
         (rows, out) float32.
@@ -112,15 +115,13 @@ def linear(
     """
     found = _library_for(weight)
     _check_rows("x", x, (None, weight.in_features))
-    rows, out = len(x), weight.out_features
-    _check_bias("bias", bias, out)
-    if residual is not None:
-        _check_rows("residual", residual, (rows, out))
-    y = torch.empty(rows, out)
+    rows, outputs = len(x), weight.out_features
+    _check_bias("bias", bias, outputs)
+    y = _result(rows, outputs, residual, out)
     status = _function(found, "tercet_linear", tuple(_LINEAR))(
         x.data_ptr(), x.stride(0), rows,
-        weight.data.data_ptr(), weight.in_features, out, _pointer(bias), gelu,
-        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), out,
+        weight.data.data_ptr(), weight.in_features, outputs, _pointer(bias), gelu,
+        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
         _NUMBERS[weight.scheme], torch.get_num_threads(), LEVELS[weight.level],
     )  # fmt: skip
     _check(status)
@@ -135,6 +136,7 @@ def feed_forward(
     down_bias: Tensor | None,
     *,
     residual: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """gelu(x up' + up_bias) down' + down_bias + residual, with what lies between kept in cache.
 
@@ -143,6 +145,7 @@ def feed_forward(
     Args:
         x: (rows, in) float32 on the CPU; the rows may lie apart.
         residual: (rows, out of `down`) float32; the rows may lie apart.
+        out: where the result goes, as in `linear`.
 
     Returns:
         (rows, out of `down`) float32.
@@ -156,17 +159,15 @@ def feed_forward(
         raise InputError(f"The two weights of a feed-forward do not fit together: {up} and {down}.")
     down.check()
     _check_rows("x", x, (None, up.in_features))
-    rows, out = len(x), down.out_features
+    rows, outputs = len(x), down.out_features
     _check_bias("up_bias", up_bias, up.out_features)
-    _check_bias("down_bias", down_bias, out)
-    if residual is not None:
-        _check_rows("residual", residual, (rows, out))
-    y = torch.empty(rows, out)
+    _check_bias("down_bias", down_bias, outputs)
+    y = _result(rows, outputs, residual, out)
     status = _function(found, "tercet_feed_forward", tuple(_FEED_FORWARD))(
         x.data_ptr(), x.stride(0), rows,
         up.data.data_ptr(), _pointer(up_bias), down.data.data_ptr(), _pointer(down_bias),
-        up.in_features, up.out_features, out,
-        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), out,
+        up.in_features, up.out_features, outputs,
+        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
         _NUMBERS[up.scheme], torch.get_num_threads(), LEVELS[up.level],
     )  # fmt: skip
     _check(status)
@@ -213,6 +214,14 @@ def _check_rows(name: str, rows: Tensor, shape: tuple[int | None, int]) -> None:
         raise InputError(
             f"The columns of {name} {_shape(rows)} do not lie side by side; pass {name}.contiguous()."
         )
+
+
+def _result(rows: int, outputs: int, residual: Tensor | None, out: Tensor | None) -> Tensor:
+    """Where a product goes, after a check of it and of the residual."""
+    for name, given in (("residual", residual), ("out", out)):
+        if given is not None:
+            _check_rows(name, given, (rows, outputs))
+    return torch.empty(rows, outputs) if out is None else out
 
 
 def _check_bias(name: str, bias: Tensor | None, out: int) -> None:

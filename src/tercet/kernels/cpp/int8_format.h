@@ -52,9 +52,7 @@ struct Quantised {
 
 // Scale and zero point of a range. A range too small for float32's normal numbers counts as nothing but zeros.
 inline Quantised quantised(const Range& range) {
-    float poison = range.poison[0];
-    for (int lane = 1; lane < LANES; lane++) poison += range.poison[lane];
-    if (!(poison == 0.0f)) return {__builtin_nanf(""), 0.0f, 0};
+    if (!(sum_of(range.poison) == 0.0f)) return {__builtin_nanf(""), 0.0f, 0};
     const float least = smallest_of(range.least), most = largest_of(range.most);
     const float scale = most / 255.0f - least / 255.0f;
     if (scale < 1.17549435e-38f) return {0.0f, 0.0f, 0};

@@ -13,7 +13,10 @@
     "vpdpbusd %%zmm29, %%zmm30, %%zmm" #second "\n\t"                \
     ".endif\n\t"
 
+// Weights come from the second cache: they are called 4 chunks ahead.
 #define STEP(s)                                                                                              \
+    "prefetcht0 9216+128*" #s "(%[w])\n\t"                                                                   \
+    "prefetcht0 9216+128*" #s "+64(%[w])\n\t"                                                                \
     "vmovdqa64 128*" #s "(%[w]), %%zmm28\n\t"                                                                \
     "vmovdqa64 128*" #s "+64(%[w]), %%zmm29\n\t"                                                             \
     ROW(0, 0, 1, s) ROW(1, 2, 3, s) ROW(2, 4, 5, s) ROW(3, 6, 7, s) ROW(4, 8, 9, s) ROW(5, 10, 11, s)        \

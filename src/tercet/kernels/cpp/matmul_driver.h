@@ -18,6 +18,11 @@ namespace {
 
 // Packed rows of a block stay in a core's second cache, beside the panels that pass by.
 constexpr long BLOCK_BYTES = 448 << 10;
+// Panels that a tile of rows meets before the next one comes: they stay in the second cache, and what a tile
+// writes of a row lies together.
+constexpr long PASS_BYTES = 256 << 10;
+// Results of this size are gone from the caches before anyone reads them.
+constexpr long PAST_BYTES = 16 << 20;
 // Between two layers lies a row as wide as the first one's output, in floats.
 constexpr long BLOCK_BETWEEN_BYTES = 1 << 20;
 
@@ -51,20 +56,25 @@ struct Output {
     long step;
     const float* residual;  // or null
     long residual_step;
+    bool past;  // results go past the caches to memory
 };
 
 // What follows a product, on `rows` rows of one panel.
 inline void finish(const float* sums, int rows, const float* bias, bool with_gelu, const Output& to) {
+    constexpr int VECTORS = PANEL / LANES;
     for (int r = 0; r < rows; r++) {
         const float* from = sums + r * PANEL;
         float* y = to.y + r * to.step;
-        Floats values[PANEL / LANES];
-        for (int j = 0; j < PANEL / LANES; j++) values[j] = load(from + j * LANES) + load(bias + j * LANES);
+        Floats values[VECTORS];
+        for (int j = 0; j < VECTORS; j++) values[j] = load(from + j * LANES) + load(bias + j * LANES);
         if (with_gelu)
-            for (int j = 0; j < PANEL / LANES; j++) values[j] = gelu(values[j]);
+            for (int j = 0; j < VECTORS; j++) values[j] = gelu(values[j]);
         if (to.residual != nullptr)
-            for (int j = 0; j < PANEL / LANES; j++) values[j] += load(to.residual + r * to.residual_step + j * LANES);
-        for (int j = 0; j < PANEL / LANES; j++) store(y + j * LANES, values[j]);
+            for (int j = 0; j < VECTORS; j++) values[j] += load(to.residual + r * to.residual_step + j * LANES);
+        if (to.past)
+            for (int j = 0; j < VECTORS; j++) store_past(y + j * LANES, values[j]);
+        else
+            for (int j = 0; j < VECTORS; j++) store(y + j * LANES, values[j]);
     }
 }
 
@@ -76,7 +86,7 @@ inline void finish_part(const float* sums, int rows, long outputs, const float* 
         for (int r = 0; r < rows; r++)
             memcpy(residual + r * PANEL, to.residual + r * to.residual_step, outputs * sizeof(float));
     }
-    finish(sums, rows, bias, with_gelu, {y, PANEL, to.residual == nullptr ? nullptr : residual, PANEL});
+    finish(sums, rows, bias, with_gelu, {y, PANEL, to.residual == nullptr ? nullptr : residual, PANEL, false});
     for (int r = 0; r < rows; r++) memcpy(to.y + r * to.step, y + r * PANEL, outputs * sizeof(float));
 }
 
@@ -89,24 +99,37 @@ struct Driver {
 
     // Some panels of a layer, for packed rows.
     static void multiply(const Layer& layer, const unsigned char* packed, long rows, long first, long last, const Output& to) {
-        const long tile_bytes = Format::tile_bytes(layer.in), panel_bytes = Format::panel_bytes(layer.in);
-        alignas(64) float sums[TILE * PANEL], bias[PANEL];
-        for (long panel = first; panel < last; panel++) {
-            const long column = panel * PANEL, outputs = layer.out - column < PANEL ? layer.out - column : PANEL;
-            memset(bias, 0, sizeof bias);
-            if (layer.bias != nullptr) memcpy(bias, layer.bias + column, outputs * sizeof(float));
-            for (long r = 0; r < rows; r += TILE) {
-                const int height = static_cast<int>(rows - r < TILE ? rows - r : TILE);
-                Format::product(packed + r / TILE * tile_bytes, layer.weight + panel * panel_bytes, layer.in, height, sums);
-                const Output part = {to.y + r * to.step + column, to.step,
-                                     to.residual == nullptr ? nullptr : to.residual + r * to.residual_step + column,
-                                     to.residual_step};
-                if (outputs == PANEL)
-                    finish(sums, height, bias, layer.gelu, part);
-                else
-                    finish_part(sums, height, outputs, bias, layer.gelu, part);
-            }
+        const long panel_bytes = Format::panel_bytes(layer.in), fit = PASS_BYTES / panel_bytes, pass = fit > 0 ? fit : 1;
+        for (long from = first; from < last; from += pass) {
+            const long until = last - from < pass ? last : from + pass;
+            for (long r = 0; r < rows; r += TILE)
+                for (long panel = from; panel < until; panel++) multiply_tile(layer, packed, rows, r, panel, to);
         }
+#if defined(__x86_64__)
+        if (to.past) _mm_sfence();
+#endif
+    }
+
+    static void multiply_tile(const Layer& layer, const unsigned char* packed, long rows, long first, long panel, const Output& to) {
+        const long column = panel * PANEL, outputs = layer.out - column < PANEL ? layer.out - column : PANEL;
+        const int height = static_cast<int>(rows - first < TILE ? rows - first : TILE);
+        alignas(64) float sums[TILE * PANEL], aside[PANEL];
+        const float* bias = aside;
+        if (layer.bias != nullptr && outputs == PANEL) {
+            bias = layer.bias + column;
+        } else {
+            memset(aside, 0, sizeof aside);
+            if (layer.bias != nullptr) memcpy(aside, layer.bias + column, outputs * sizeof(float));
+        }
+        Format::product(packed + first / TILE * Format::tile_bytes(layer.in), layer.weight + panel * Format::panel_bytes(layer.in),
+                        layer.in, height, sums);
+        const Output part = {to.y + first * to.step + column, to.step,
+                             to.residual == nullptr ? nullptr : to.residual + first * to.residual_step + column,
+                             to.residual_step, to.past};
+        if (outputs == PANEL)
+            finish(sums, height, bias, layer.gelu, part);
+        else
+            finish_part(sums, height, outputs, bias, layer.gelu, part);
     }
 
     // Many rows: each thread takes blocks of rows through all layers.
@@ -139,7 +162,7 @@ struct Driver {
             long x_step = job.x_step;
             for (int i = 0; i < job.num_layers; i++) {
                 const Layer& layer = job.layers[i];
-                Output to = {between, step, nullptr, 0};
+                Output to = {between, step, nullptr, 0, false};
                 if (i + 1 == job.num_layers) to = last_output(job, first);
                 pack(x, x_step, rows, layer.in, packed);
                 multiply(layer, packed, rows, 0, divided_up(layer.out, PANEL), to);
@@ -197,7 +220,7 @@ struct Driver {
         Flat flat = {&job, nullptr, job.x, job.x_step, packed, {}, tiles, 0, 0, 0, 0};
         for (int i = 0; i < job.num_layers; i++) {
             flat.layer = &job.layers[i];
-            flat.to = {between, step, nullptr, 0};
+            flat.to = {between, step, nullptr, 0, false};
             if (i + 1 == job.num_layers) flat.to = last_output(job, 0);
             const long panels = divided_up(flat.layer->out, PANEL), most = job.threads > 1 ? 4l * job.threads : 1;
             flat.parts = panels < most ? panels : most;
@@ -210,7 +233,12 @@ struct Driver {
 
     static Output last_output(const MatmulJob& job, long first) {
         return {job.y + first * job.y_step, job.y_step,
-                job.residual == nullptr ? nullptr : job.residual + first * job.residual_step, job.residual_step};
+                job.residual == nullptr ? nullptr : job.residual + first * job.residual_step, job.residual_step, past(job)};
+    }
+
+    static bool past(const MatmulJob& job) {
+        const long bytes = job.rows * job.layers[job.num_layers - 1].out * static_cast<long>(sizeof(float));
+        return bytes >= PAST_BYTES && reinterpret_cast<unsigned long>(job.y) % 64 == 0 && job.y_step % 16 == 0;
     }
 
     // Rows between two layers are not a power of two apart, so that a tile of them has room in the first cache.

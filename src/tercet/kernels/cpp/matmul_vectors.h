@@ -4,7 +4,8 @@
 
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 sees it in its own intrinsics
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 sees both in its own intrinsics
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -28,6 +29,7 @@ inline Floats floats(Ints value) { return __builtin_convertvector(value, Floats)
 inline Floats fused(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 inline Floats lesser(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 inline Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+inline void store_past(float* to, Floats value) { _mm512_stream_ps(to, (__m512)value); }
 inline void store_bytes(unsigned char* to, Ints value) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8((__m512i)value));
 }
@@ -50,6 +52,8 @@ inline Floats fused(Floats a, Floats b, Floats c) {
 inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 #endif
+// Past the caches where that is known to help; `to` is aligned.
+inline void store_past(float* to, Floats value) { store(to, value); }
 // Bytes of values from 0 upwards; what is above 255 becomes 255.
 inline void store_bytes(unsigned char* to, Ints value) {
     value = value < all(255) ? value : all(255);
@@ -57,6 +61,11 @@ inline void store_bytes(unsigned char* to, Ints value) {
 }
 #endif
 
+#if defined(__AVX512F__) && LANES == 16
+inline float smallest_of(Floats values) { return _mm512_reduce_min_ps((__m512)values); }
+inline float largest_of(Floats values) { return _mm512_reduce_max_ps((__m512)values); }
+inline float sum_of(Floats values) { return _mm512_reduce_add_ps((__m512)values); }
+#else
 inline float smallest_of(Floats values) {
     float found = values[0];
     for (int lane = 1; lane < LANES; lane++) found = values[lane] < found ? values[lane] : found;
@@ -68,6 +77,13 @@ inline float largest_of(Floats values) {
     for (int lane = 1; lane < LANES; lane++) found = values[lane] > found ? values[lane] : found;
     return found;
 }
+
+inline float sum_of(Floats values) {
+    float found = values[0];
+    for (int lane = 1; lane < LANES; lane++) found += values[lane];
+    return found;
+}
+#endif
 
 constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: added to what is small, it rounds to an integer, half to even
 constexpr int MAGIC_BITS = 0x4b400000;
