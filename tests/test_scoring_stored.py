@@ -91,6 +91,16 @@ def test_rescoring_finds_more_of_the_true_neighbours_than_bits_alone():
     assert recall(None) < recall(4) <= 1.0
 
 
+def test_of_documents_that_rescore_equally_the_first_comes_first():
+    documents = torch.tensor([[0.5, -1.0], [0.5, 1.0], [-1.0, 0.0]])
+    quantizer = Quantizer.fit(documents, "int8")
+    codes = quantizer.encode(documents).codes
+    query = torch.tensor([[1.0, 0.0]])
+    # The centre of the bin that 0 lies in is above 0, so that the quantised query prefers the second one.
+    assert search_stored(query, codes, quantizer, 2, rescore_multiplier=None)[1].tolist() == [[1, 0]]
+    assert search_stored(query, codes, quantizer, 2, rescore_multiplier=1)[1].tolist() == [[0, 1]]
+
+
 def test_there_may_be_fewer_documents_than_asked_for_and_no_queries():
     documents = unit(3, 8)
     quantizer = Quantizer.fit(documents, "float16")

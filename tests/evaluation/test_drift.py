@@ -153,6 +153,16 @@ def test_parts_add_up_to_the_whole(cuts):
     assert whole.multivector.worst_token == parts.multivector.worst_token
 
 
+def test_of_equal_drifts_the_first_is_named_in_any_parts():
+    reference, found = embeddings(6), embeddings(6)
+    for side, sign in ((reference, 1.0), (found, -1.0)):
+        side.multivector.vectors.zero_()[:, 0] = sign
+    first = next(text for text, length in enumerate(reference.multivector.lengths.tolist()) if length)
+    for cuts in ((), (1, 2, 4), (5,)):
+        multivector = drift_of(reference, found, *cuts).multivector
+        assert (multivector.token_worst, multivector.worst_token) == (2.0, (first, 0))
+
+
 def test_a_drift_becomes_json_and_outputs_that_were_not_compared_are_none():
     reference = embeddings(5)
     alone = Embeddings(reference.dense, None, None, *(getattr(reference, name) for name in _FLAGS))

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -175,6 +176,20 @@ def test_a_saved_quantizer_replaces_the_older_one(tmp_path):
     assert repr(Quantizer.load(path)) == "Quantizer(binary, 5 dimensions, 1 bytes)"
 
 
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = Quantizer.fit(unit(300, 12), "int8").save(tmp_path / "q.safetensors")
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tercet.quantization.files.os.fsync", full)
+    with pytest.raises(OutputError, match=r"q\.safetensors cannot be written: No space left"):
+        Quantizer.fit(unit(300, 5), "binary").save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["q.safetensors"]
+
+
 def settings(**changes):
     found = {"format": 1, "precision": "int8", "dim": 2, "vectors": 9, **changes}
     return {"tercet.quantizer": json.dumps(found)}
@@ -195,6 +210,8 @@ RANGES = {"low": torch.zeros(2, dtype=torch.float64), "high": torch.ones(2, dtyp
         save_tensors(RANGES, metadata=settings(dim=3)),
         save_tensors(RANGES, metadata=settings(dim=10**12)),
         save_tensors(RANGES, metadata=settings(dim=True)),
+        save_tensors({}, metadata=settings(precision="binary", dim=10**12)),
+        save_tensors({}, metadata=settings(precision="binary", dim=0)),
         save_tensors(RANGES, metadata=settings(vectors=1)),
         save_tensors(RANGES, metadata={"tercet.quantizer": "[1"}),
         save_tensors(RANGES, metadata={"tercet.quantizer": "[1]"}),
