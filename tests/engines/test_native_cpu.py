@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tercet.precision.choice import choose_scheme
 from tercet.precision.dtype import DType, Wish
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan, plan
+from tercet.precision.scheme import Scheme
 
 KIND = ENGINES["native_cpu"]
 SCHEMES = KIND.schemes("cpu")
@@ -193,6 +195,76 @@ def test_no_more_than_one_unpacked_layer_is_held(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(LinearWeight, "read", watched)
     opened(folder, "int8")
     assert alive == [0] * 12
+
+
+@dataclass(frozen=True)
+class HalfWeight:
+    """In place of a packed weight: the numbers in float16 as they are."""
+
+    out_features: int
+    in_features: int
+    scheme: str
+    level: str
+    data: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.data.view(torch.float16).view(self.out_features, self.in_features).float()
+
+
+@pytest.fixture
+def half_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels with float16 products."""
+
+    def pack(weight: torch.Tensor, label: str) -> HalfWeight:
+        return HalfWeight(*weight.shape, label, "half", weight.half().view(-1).view(torch.uint8))
+
+    def linear(x, packed, bias, *, gelu=False, residual=None):  # type: ignore[no-untyped-def]
+        out = functional.linear(x, packed.weight, bias)
+        return (functional.gelu(out) if gelu else out) + (0 if residual is None else residual)
+
+    def feed_forward(x, up, up_bias, down, down_bias, *, residual):  # type: ignore[no-untyped-def]
+        return linear(linear(x, up, up_bias, gelu=True), down, down_bias, residual=residual)
+
+    monkeypatch.setattr(native_cpu, "PackedWeight", HalfWeight)
+    for name, function in {"pack": pack, "linear": linear, "feed_forward": feed_forward}.items():
+        monkeypatch.setattr(matmul, name, function)
+    monkeypatch.setattr(matmul, "available", lambda label: "half")
+
+
+@pytest.mark.usefixtures("half_kernels")
+@pytest.mark.parametrize("changed", ["1.intermediate.dense", "1.attention.self.key"])
+def test_a_layer_whose_weights_leave_the_range_of_float16_runs_in_float32_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: str
+) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "model", "bert")
+    tensors = load_file(folder / "model.safetensors")
+    [name] = [name for name in tensors if f"{changed}.weight" in name]
+    tensors[name][3, 4] = 7e4
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    half = Scheme(DType.FLOAT16, DType.FLOAT32, None, "native_cpu", None, DType.FLOAT32)
+    made = replace(planned(folder, "int8"), scheme=half, kernel="half")
+    batch = Batch.from_ids(IDS)
+    wanted = opened(folder, "float32").forward(batch)
+    path = "layers.1.feed_forward.up" if "dense" in changed else "layers.1.qkv.fused"
+    for _ in range(2):  # packed, and mapped
+        caplog.clear()
+        engine = KIND.open(open_checkpoint(folder), made)
+        assert engine.float32_layers == (path,)
+        assert "the weights of 1 of 8 linear layers leave the range of float16" in caplog.text
+        assert caplog.text.rstrip().endswith(path)
+        torch.testing.assert_close(engine.forward(batch), wanted, rtol=0, atol=2e-2)
+
+
+@pytest.mark.usefixtures("half_kernels")
+def test_weights_at_the_edge_of_float16_stay_in_it(tmp_path: Path) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "model", "bert")
+    tensors = load_file(folder / "model.safetensors")
+    next(tensor for name, tensor in tensors.items() if name.endswith("0.output.dense.weight"))[0, 0] = 65504.0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    half = Scheme(DType.FLOAT16, DType.FLOAT32, None, "native_cpu", None, DType.FLOAT32)
+    made = replace(planned(folder, "int8"), scheme=half, kernel="half")
+    assert KIND.open(open_checkpoint(folder), made).float32_layers == ()
 
 
 @present

@@ -230,6 +230,7 @@ class Embedder:
             "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.modules],
             "precision": self.plan.precision.to_json(),
             "plan": self.plan.to_json(),
+            "float32_layers": list(self._engine.float32_layers),
             "outputs": list(call.options.outputs),
             "prompt": call.prompt,
             "max_length": call.max_length,

@@ -26,6 +26,11 @@ class Engine(Protocol):
         """Where `forward` leaves its result."""
         ...
 
+    @property
+    def float32_layers(self) -> tuple[str, ...]:
+        """Linear layers computed in float32, since their weights leave the range of the plan's format."""
+        ...
+
     def forward(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the last layer, in the plan's compute dtype on the engine's device."""
         ...

@@ -45,11 +45,7 @@ STATED_DRIFT: Mapping[str, Drift] = {
 
 
 class NativeCpu(PackedEncoder):
-    """An encoder's forward with packed linear layers.
-
-    Attributes:
-        float32_layers: linear layers whose weights leave the range of float16, computed in float32.
-    """
+    """An encoder's forward with packed linear layers."""
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         label, level = plan.scheme.label, _level(plan)
@@ -65,17 +61,17 @@ class NativeCpu(PackedEncoder):
                 up, down = packed[f"{path}.up"], packed[f"{path}.down"]
                 if up is not None and down is not None:
                     part.product = partial(_feed_forward, up, down)
-        super().__init__(encoder, plan.token_budget)
-        self.float32_layers = tuple(path for path, weight in packed.items() if weight is None)
-        if self.float32_layers:
+        kept = tuple(path for path, weight in packed.items() if weight is None)
+        super().__init__(encoder, plan.token_budget, float32_layers=kept)
+        if kept:
             logger.warning(
                 "%s: the weights of %d of %d linear layers leave the range of float16 (largest number %g); "
                 "these layers are computed in float32: %s",
                 checkpoint.name,
-                len(self.float32_layers),
+                len(kept),
                 len(packed),
                 DType.FLOAT16.max,
-                ", ".join(self.float32_layers),
+                ", ".join(kept),
             )
 
 

@@ -101,10 +101,17 @@ def _kept_as(info: TensorInfo) -> DType:
 
 
 class PackedEncoder:
-    """The forward of such an encoder."""
+    """The forward of such an encoder.
 
-    def __init__(self, encoder: nn.Module, token_budget: int) -> None:
+    Attributes:
+        float32_layers: linear layers computed in float32, since their weights leave the range of the format.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, token_budget: int, *, float32_layers: tuple[str, ...] = ()
+    ) -> None:
         self.device = torch.device("cpu")
+        self.float32_layers = float32_layers
         self._encoder = cast(Encoder, encoder)
         self._trim_after = _BATCHES_BETWEEN_TRIMS * token_budget
         self._tokens_since_trim = 0

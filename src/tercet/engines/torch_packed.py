@@ -50,7 +50,10 @@ class TorchPacked:
     Attributes:
         device: where it runs.
         graphs: what small batches take on CUDA; None, and every batch runs eagerly.
+        float32_layers: none; a checkpoint whose weights leave the range of the plan's format is refused.
     """
+
+    float32_layers: tuple[str, ...] = ()
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         self.device = torch.device(plan.device)
