@@ -91,30 +91,39 @@ class Watch(TorchDispatchMode):
     def __init__(self, lanes):
         super().__init__()
         self.lanes = lanes
-        self.last = {}  # storage -> {who: time of the last use}
+        self.read, self.written = {}, {}  # storage -> {who: time of the last such use}
         self.made_by = {}
         self.alive = []  # so that storages keep their addresses while they are watched
         self.used_elsewhere = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        lanes = self.lanes
+        lanes, kwargs = self.lanes, kwargs or {}
         given = {place(tensor) for tensor in tensors_of((args, kwargs))}
-        out = func(*args, **(kwargs or {}))
-        tensors = tensors_of((args, kwargs, out))
+        changed = {place(tensor) for tensor in changed_by(func, args, kwargs)}
+        out = func(*args, **kwargs)
+        self.alive += tensors_of((args, kwargs, out))
+        made = {place(tensor) for tensor in tensors_of(out)}
+        if made and made <= given and not changed:
+            return out  # a view touches no memory
+        changed |= made - given
         on_host = all(self.made_by.get(p, HOST) == HOST or p in lanes.pinned_places for p in given)
         who = HOST if on_host and lanes.running == "caller" else lanes.running
         lanes.time[who] += 1
-        for tensor in tensors:
-            self.alive.append(tensor)
-            where = place(tensor)
+        for where in given | changed:
             self.made_by.setdefault(where, HOST if where in given else who)
-            for other, time in self.last.setdefault(where, {}).items():
-                if not lanes.is_done(other, time, for_=who):
-                    raise Race(f"{func} on {who} touches what {other} may still use")
-            self.last[where][who] = lanes.time[who]
+            self._check(func, who, where, self.written)
+            if where in changed:
+                self._check(func, who, where, self.read)
+            uses = self.written if where in changed else self.read
+            uses.setdefault(where, {})[who] = lanes.time[who]
             if who not in (HOST, self.made_by[where]) and self.made_by[where] != HOST:
                 self.used_elsewhere.add((where, who))
         return out
+
+    def _check(self, func, who, where, uses):
+        for other, time in uses.get(where, {}).items():
+            if not self.lanes.is_done(other, time, for_=who):
+                raise Race(f"{func} on {who} touches what {other} may still use")
 
     def check_memory(self):
         """Memory used on another stream than it was made on is held for that."""
@@ -128,4 +137,13 @@ def place(tensor):
 
 
 def tensors_of(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.numel()]
+    """All that have memory one can see: weights in a layout of oneDNN's own have not, and never change."""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return [tensor for tensor in tensors if tensor.layout is torch.strided and tensor.numel()]
+
+
+def changed_by(func, args, kwargs):
+    """The tensors among the arguments that an operation writes to."""
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from tensors_of(args[index] if index < len(args) else kwargs.get(argument.name))

@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["Embedder"]
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.embedder.finishing import check_finite, on_cpu
+from tercet.embedder.flight import Flight, Made
 from tercet.embedder.gathering import gathered
 from tercet.embedder.options import Asked, Call, OnTruncate, check, limited, saved_prompt
 from tercet.embedder.recomputing import not_finite, recomputed
@@ -21,6 +23,7 @@ from tercet.embedder.texts import checked, excerpt, one_window, windows
 from tercet.embeddings import Embeddings
 from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
+from tercet.engines.transfer import in_order, transfers
 from tercet.errors import InputError
 from tercet.model import HeadOptions, Heads, position_limit
 from tercet.precision.plan import Plan
@@ -72,6 +75,7 @@ class Embedder:
         self.dimension = min(heads.width, checkpoint.truncate_dim or heads.width)
         self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
         self._heads = heads.to(self._engine.device)
+        self._transfers = transfers(self._engine.device)
         # Everything that is needed was read; what a legacy file still holds in memory is let go.
         checkpoint.close()
 
@@ -257,12 +261,20 @@ class Embedder:
     def _one_window(self, window: list[str], call: Call) -> Iterator[Embeddings]:
         stand_alone()
         encoded = self._tokenised(window, call)
-        yield from self._batches(window, encoded, 0, call)
+        yield from self._landed(self._batches(window, encoded, 0, call))
         _tell_of_cuts(sum(encoded.truncated), len(window), call)
 
     def _stream(self, texts: Iterator[str], call: Call) -> Iterator[Embeddings]:
         """One Embeddings a batch, of any number of texts."""
         stand_alone()
+        yield from self._landed(self._begun(texts, call))
+
+    def _landed(self, begun: Iterable[Callable[[], Embeddings]]) -> Iterator[Embeddings]:
+        """The embeddings of batches, in their order; a GPU computes the next one's meanwhile."""
+        return in_order(begun, lambda land: land(), ahead=self._transfers.ahead)
+
+    def _begun(self, texts: Iterator[str], call: Call) -> Iterator[Callable[[], Embeddings]]:
+        """What gives each batch's embeddings."""
         done = cut = 0
         for window, encoded in self._windows(texts, call):
             yield from self._batches(window, encoded, done, call)
@@ -291,8 +303,10 @@ class Embedder:
     def _tokenised(self, window: list[str], call: Call) -> Encoded:
         return self.tokenizer.encode(window, max_length=call.max_length, prompt=call.prompt)
 
-    def _batches(self, window: list[str], encoded: Encoded, first: int, call: Call) -> Iterator[Embeddings]:
-        """A window's embeddings, a batch at a time; `first` is the number of its first text."""
+    def _batches(
+        self, window: list[str], encoded: Encoded, first: int, call: Call
+    ) -> Iterator[Callable[[], Embeddings]]:
+        """What gives a window's embeddings, a batch at a time; `first` is the number of its first text."""
         if call.on_truncate == "error" and any(encoded.truncated):
             index = encoded.truncated.index(True)
             raise InputError(
@@ -301,15 +315,33 @@ class Embedder:
             )
         for part in pack(encoded.lengths, self.plan.token_budget):
             ids, truncated = encoded.ids[part], encoded.truncated[part]
-            yield self._embed(ids, truncated, encoded.prompt_tokens, first + part.start, call)
+            yield self._begin(ids, truncated, encoded.prompt_tokens, first + part.start, call)
+
+    def _begin(
+        self, ids: list[list[int]], truncated: list[bool], prompt_tokens: int, first: int, call: Call
+    ) -> Callable[[], Embeddings]:
+        """What gives one batch's embeddings; where the device can be ahead, it computes them from now on."""
+        at_once = partial(self._embed, ids, truncated, prompt_tokens, first, call)
+        if not self._transfers.ahead:
+            return at_once
+        batch = Batch.from_ids(ids)
+        with torch.no_grad():
+            hidden = self._engine.forward(batch)
+            made = self._heads(hidden, self._transfers.send(batch), call.options, prompt_tokens)
+            flight = Flight(hidden, made, self._transfers, self.plan.precision.output.torch)
+
+        def land() -> Embeddings:
+            landed = flight.land()
+            # What is not finite is computed once more, and then in float32.
+            return at_once() if landed is None else self._finished(landed, batch.lengths, truncated, first)
+
+        return land
 
     def _embed(
         self, ids: list[list[int]], truncated: list[bool], prompt_tokens: int, first: int, call: Call
     ) -> Embeddings:
         """One batch through the engine and the heads; what is not finite is computed again in float32."""
         batch = Batch.from_ids(ids)
-        precision = self.plan.precision
-        again = torch.zeros(len(batch), dtype=torch.bool)
         with torch.no_grad():
             if len(batch):
                 hidden = self._engine.forward(batch)
@@ -319,21 +351,35 @@ class Embedder:
             bad = not_finite(hidden, batch)
             if bad:
                 hidden = recomputed(
-                    hidden, batch, bad, checkpoint=self.checkpoint, compute=precision.compute, first=first
+                    hidden, batch, bad, checkpoint=self.checkpoint, scheme=self.plan.scheme, first=first
                 )
-                again[bad] = True
-            lengths = batch.lengths
-            dense, sparse, multivector = self._heads(
-                hidden, batch.to(self._engine.device), call.options, prompt_tokens
-            )
-        output = precision.output
+            made = self._heads(hidden, batch.to(self._engine.device), call.options, prompt_tokens)
+        return self._finished(made, batch.lengths, truncated, first, bad)
+
+    def _finished(
+        self,
+        made: Made,
+        lengths: tuple[int, ...],
+        truncated: list[bool],
+        first: int,
+        again: Sequence[int] = (),
+    ) -> Embeddings:
+        """One batch's embeddings of what the heads made: on the CPU, in the output dtype, finite.
+
+        `again`: which of its texts were computed again in float32.
+        """
+        output = self.plan.precision.output
+        flags = torch.zeros(len(lengths), dtype=torch.bool)
+        if again:
+            flags[list(again)] = True
+        dense, sparse, multivector = made
         result = Embeddings(
             dense=on_cpu(dense, output.torch),
             sparse=on_cpu(sparse, output.torch),
             multivector=on_cpu(multivector, output.torch),
             num_tokens=torch.tensor(lengths, dtype=torch.int64),
             truncated=torch.tensor(truncated, dtype=torch.bool),
-            recomputed=again,
+            recomputed=flags,
         )
         check_finite(result, first, output)
         return result

@@ -15,7 +15,7 @@ from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.errors import NonFiniteError
 from tercet.model import hidden_in_float32
-from tercet.precision.dtype import DType
+from tercet.precision.scheme import Scheme
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def not_finite(hidden: Tensor, batch: Batch) -> list[int]:
 
 
 def recomputed(
-    hidden: Tensor, batch: Batch, bad: list[int], *, checkpoint: Checkpoint, compute: DType, first: int
+    hidden: Tensor, batch: Batch, bad: list[int], *, checkpoint: Checkpoint, scheme: Scheme, first: int
 ) -> Tensor:
     """The hidden vectors with those of the texts `bad` computed again in float32.
 
@@ -40,7 +40,7 @@ def recomputed(
         batch: its texts.
         bad: which of them, at least one.
         checkpoint: where the weights are read again, a layer at a time.
-        compute: the planned dtype.
+        scheme: the planned one.
         first: number of the batch's first text, for errors.
 
     Returns:
@@ -50,7 +50,7 @@ def recomputed(
         NonFiniteError: a value is not finite in float32 either.
     """
     starts = [0, *accumulate(batch.lengths)]
-    if compute not in (DType.FLOAT32, DType.FLOAT64):
+    if not scheme.is_plain:
         again = Batch.from_ids([batch.token_ids[starts[i] : starts[i + 1]].tolist() for i in bad])
         exact = hidden_in_float32(checkpoint, again)
         still = not_finite(exact, again)
@@ -58,8 +58,8 @@ def recomputed(
             logger.warning(
                 "%d texts left the range of %s (largest number %g) and were computed in float32.",
                 len(bad),
-                compute,
-                compute.max,
+                scheme.compute,
+                scheme.compute.max,
             )
             # From here on in float32: what left the range of the planned dtype must not be cast back.
             hidden = hidden.to(torch.float32, copy=True)
