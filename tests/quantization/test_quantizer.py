@@ -170,9 +170,13 @@ def test_a_quantizer_is_the_same_after_it_was_saved_and_loaded(precision, tmp_pa
 
 
 def test_a_saved_quantizer_replaces_the_older_one(tmp_path):
-    path = tmp_path / "q.safetensors"
-    Quantizer.fit(unit(300, 12), "int8").save(path)
+    path = Quantizer.fit(unit(300, 12), "int8").save(tmp_path / "q.safetensors")
+    before = path.read_bytes()
+    # Another name of the older file: it keeps its content, since nothing is written into it.
+    other = tmp_path / "other.safetensors"
+    other.hardlink_to(path)
     Quantizer.fit(unit(300, 5), "binary").save(path)
+    assert other.read_bytes() == before
     assert repr(Quantizer.load(path)) == "Quantizer(binary, 5 dimensions, 1 bytes)"
 
 
