@@ -17,6 +17,9 @@ Made = tuple[Tensor | None, SparseVectors | None, MultiVectors | None]
 class Flight:
     """Outputs that have left the device, in the dtype of results. Nothing here waits for it but `land`.
 
+    Dense vectors are made without waiting for the device, too. Sparse and multi-vector outputs are as large
+    as it finds them to be: their heads wait for that, so of them only the way home is hidden.
+
     Args:
         hidden: what the heads saw; whether all of it is finite travels along as one number.
         made: what they made of it, on the device.

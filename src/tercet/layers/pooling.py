@@ -48,12 +48,15 @@ def pool_at_once(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, sk
         return torch.where((stops - starts > skip)[:, None], last, torch.zeros_like(last))
     lengths = stops - starts
     rows = hidden.to(dtype)
-    position = torch.arange(len(hidden), device=hidden.device) - torch.repeat_interleave(starts, lengths)
+    # The number of rows is known on the host: without it a GPU would have to be waited for.
+    first = torch.repeat_interleave(starts, lengths, output_size=len(hidden))
+    position = torch.arange(len(hidden), device=hidden.device) - first
     if skip:
         kept = position >= skip
         rows, position, lengths = rows[kept], position[kept], (lengths - skip).clamp(min=0)
     if mode == "max":
-        text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
+        texts = torch.arange(len(lengths), device=hidden.device)
+        text = torch.repeat_interleave(texts, lengths, output_size=len(rows))
         lowest = rows.new_full((len(lengths), rows.shape[1]), float("-inf"))
         return lowest.scatter_reduce_(0, text[:, None].expand_as(rows), rows, "amax")
     if mode == "weightedmean":
@@ -90,5 +93,6 @@ def _constant(text: Tensor, dtype: torch.dtype, value: float) -> Tensor:
 
 def _segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
     """(texts, width) sums of the rows of each text; values (tokens, width), lengths (texts,)."""
-    text = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    texts = torch.arange(len(lengths), device=values.device)
+    text = torch.repeat_interleave(texts, lengths, output_size=len(values))
     return values.new_zeros(len(lengths), values.shape[1]).index_add_(0, text, values)
