@@ -154,6 +154,7 @@ def append(path, text):
         ("qrels/test.tsv", "q1\td1\t0", "test.tsv, line 5", "gets grade 0 for query 'q1', and got 2"),
         ("qrels/test.tsv", "q1\td1\tyes", "test.tsv, line 5", "the grade is 'yes'"),
         ("qrels/test.tsv", "q1\td1\t0.5", "test.tsv, line 5", "must be a whole number"),
+        ("qrels/test.tsv", "q1\td4\t5000", "test.tsv, line 5", "grades lie between -1000 and 1000"),
         ("qrels/test.tsv", "q1 d1", "test.tsv, line 5", "2 columns, where judgements have three"),
     ],
 )

@@ -75,6 +75,16 @@ def test_chunks_find_what_one_matrix_of_all_scores_finds(name, model, folder, mo
         assert [wanted[query][one] for one in ranking.ids] == pytest.approx(expected, abs=1e-5)
 
 
+def test_weights_that_leave_nothing_of_dense_and_sparse_leave_their_sum_out(model, folder):
+    found = search(model, open_collection(folder), Encoding(ALL), Search(weights=(0.0, 0.0, 1.0)))
+    assert list(found.runs) == [*ALL, "hybrid", "rrf"]
+    assert {q: r.ids for q, r in found.runs["hybrid"].items()} == {
+        q: r.ids for q, r in found.runs["multivector"].items()
+    }
+    alone = search(model, open_collection(folder), Encoding(("dense",)), Search(weights=(0.0, 0.0, 1.0)))
+    assert list(alone.runs) == ["dense"]
+
+
 def test_rank_fusion_fuses_the_three_rankings(model, folder):
     found = search(model, open_collection(folder), Encoding(ALL), Search(rrf_k=10))
     assert list(found.runs) == ["dense", "sparse", "multivector", "dense+sparse", "hybrid", "rrf"]
@@ -93,7 +103,8 @@ def test_texts_that_are_equal_tie_and_stand_by_descending_id(model, folder):
     assert ranking.ids.index("d37") == ranking.ids.index("d1") - 1
 
 
-def test_a_query_does_not_find_itself_only_where_that_was_asked_for(model, folder):
+def test_a_query_does_not_find_itself_only_where_that_was_asked_for(model, folder, monkeypatch):
+    monkeypatch.setattr(retrieval, "_TEXTS_MULTIVECTOR", 9)
     collection = open_collection(folder)
     plain = search(model, collection, Encoding(ALL)).runs
     removed = search(model, collection, Encoding(ALL), Search(remove_query=True)).runs
@@ -145,7 +156,7 @@ def test_a_result_is_kept_under_everything_that_matters(model, folder, tiny_m3, 
             {"metrics": ["mrr"]},
             {"gain": "exponential"},
             {"relevance_level": 2},
-            {"depth": 5},
+            {"depth": 10},
             {"weights": (1.0, 0.0, 1.0)},
             {"reduction": "sum"},
             {"rrf_k": 1.0},
@@ -236,6 +247,11 @@ def test_the_report_says_what_it_was_found_under(model, folder):
         ({"outputs": "dnse"}, InputError, "'dnse'"),
         ({"metric": ["mrr"]}, UnknownNameError, "Did you mean 'metrics'?"),
         ({"gain": "cubic"}, InputError, "gain is 'cubic'"),
+        ({"reduction": "max"}, InputError, "reduction is 'max'"),
+        ({"rrf_k": -1.0}, InputError, "rrf_k is -1.0"),
+        ({"weights": (1.0, 2.0)}, InputError, "give three finite numbers"),
+        ({"depth": 50}, InputError, "recall@100 looks down to rank 100, and depth=50"),
+        ({"device": "cpu"}, InputError, "this one is loaded already"),
     ],
 )
 def test_mistakes_are_found_before_a_model_is_loaded(options, error, message, folder):

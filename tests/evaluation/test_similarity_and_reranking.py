@@ -198,7 +198,9 @@ def test_a_bad_line_of_candidates_is_named(row, message, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "test"}, "split belongs to retrieval"),
+        ({"split": "test"}, "split means nothing to reranking"),
+        ({"remove_query": True}, "remove_query means nothing to reranking"),
+        ({"task": "similarity", "runs_folder": "x"}, "runs_folder means nothing to similarity"),
         ({"metrics": ["ndcg@10"], "task": "similarity"}, "leave metrics out"),
     ],
 )

@@ -14,6 +14,8 @@ from tercet.checkpoint.hashing import hash_file
 from tercet.embedder import Embedder
 from tercet.embeddings import Embeddings
 
+_PROBE = "Antidisestablishmentarianism, naïve café №5: 東京 🚀 x² ≤ 1.000,25\tEND"
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
@@ -79,6 +81,8 @@ def identity(model: Embedder, encoding: Encoding) -> dict[str, Any]:
         dimensions=encoding.dimensions,
         normalize=encoding.normalize,
     )
+    # Where tokenizer.json was made from another file, what it makes of a text stands for it.
+    made = model.tokenizer.encode([_PROBE], max_length=checkpoint.max_length).ids
     tokenizer = checkpoint.tokenizer_file
     return {
         **{
@@ -105,6 +109,7 @@ def identity(model: Embedder, encoding: Encoding) -> dict[str, Any]:
         "default_prompt_name": checkpoint.default_prompt_name,
         "lowercase": checkpoint.lowercase,
         "tokenizer_sha256": None if tokenizer is None else hash_file(tokenizer),
+        "tokenizer_probe_sha256": _digest(made),
         "tokenizer_config_sha256": _digest(checkpoint.tokenizer_config),
         "config_sha256": _digest(checkpoint.config),
     }

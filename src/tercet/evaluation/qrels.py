@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tercet.errors import InputError
 from tercet.evaluation.records import read_fields, read_records
 
+_LARGEST = 1000  # 2**1000 is a number yet, for exponential gain
 _HEADERS = {"query-id", "query_id", "qid", "queryid", "query"}
 
 
@@ -104,6 +105,8 @@ def collect(
                 )
             found.unknown_queries += 1
             continue
+        if abs(grade) > _LARGEST:
+            raise InputError(f"{where}: the grade is {grade}; grades lie between -{_LARGEST} and {_LARGEST}.")
         grades = found.grades.setdefault(query, {})
         if grades.setdefault(document, grade) != grade:
             raise InputError(

@@ -59,14 +59,6 @@ class Record:
             raise InputError(f"{self.where}: {key!r} is {_shown(value)}; a grade must be a whole number.")
         return int(value)
 
-    def number(self, *keys: str) -> float:
-        """The finite number under the first of these keys that is there."""
-        key = self._first(keys)
-        value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0:
-            raise InputError(f"{self.where}: {key!r} is {_shown(value)}; it must be a finite number.")
-        return float(value)
-
     def items(self, *keys: str) -> list[Any]:
         """The list under the first of these keys that is there, or an empty one."""
         for key in keys:

@@ -6,19 +6,19 @@ __all__ = ["Found", "Search", "search"]
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from math import isfinite
+from typing import TypeAlias, get_args
 
 import torch
 
 from tercet.embedder import Embedder
-from tercet.embeddings import Embeddings
-from tercet.errors import InputError
+from tercet.errors import InputError, nearest
 from tercet.evaluation.collection import Collection, Document
 from tercet.evaluation.encoding import Encoding
 from tercet.evaluation.ranked import Ranking
 from tercet.evaluation.runs import Run
 from tercet.evaluation.top import TopDocuments
-from tercet.scoring import PairScores, reciprocal_rank_fusion, score_matrix
+from tercet.scoring import reciprocal_rank_fusion, score_matrix
 from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction
 
@@ -28,6 +28,7 @@ Progress: TypeAlias = Callable[[int, int, float | None], None]
 _TEXTS, _CHARACTERS = 2048, 1 << 22
 _TEXTS_MULTIVECTOR, _CHARACTERS_MULTIVECTOR = 256, 1 << 18
 _QUERIES = 1024  # that meet a chunk of documents at once
+_ALONE: Weights = (1.0, 1.0, 1.0)  # a score alone has no weight
 _FIELDS = {
     "dense": "dense",
     "sparse": "sparse",
@@ -59,6 +60,16 @@ class Search:
     def __post_init__(self) -> None:
         if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1:
             raise InputError(f"depth is {self.depth!r}; at least one document of each query must be kept.")
+        if len(self.weights) != 3 or not all(isfinite(weight) for weight in self.weights):
+            raise InputError(
+                f"weights are {self.weights!r}; give three finite numbers: of dense, sparse and multivector."
+            )
+        if self.reduction not in get_args(Reduction):
+            raise InputError(
+                f"reduction is {self.reduction!r}. {nearest(str(self.reduction), get_args(Reduction))}"
+            )
+        if not self.rrf_k >= 0:
+            raise InputError(f"rrf_k is {self.rrf_k}; give 0 or more (60 is usual).")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,13 +110,14 @@ def search(
     """
     how = how or Search()
     names = list(collection.queries)
+    weights = how.weights if len(encoding.outputs) > 1 else _ALONE
     queries = encoding.queries(model, list(collection.queries.values()))
     tokens, cut = int(queries.num_tokens.sum()), 0
     if progress is not None:
         progress(len(names), tokens, None)
     tops = {
         system: [TopDocuments(len(block), how.depth) for block in _blocks(names)]
-        for system in _systems(encoding.outputs)
+        for system in _systems(encoding.outputs, how.weights)
     }
     done = 0
     for chunk in _chunks(collection.documents(), "multivector" in encoding.outputs):
@@ -113,7 +125,8 @@ def search(
         documents = encoding.documents(model, [document.text for document in chunk])
         for number, block in enumerate(_blocks(names)):
             first = number * _QUERIES
-            scores = _scores(queries[first : first + len(block)], documents, how)
+            here = queries[first : first + len(block)]
+            scores = score_matrix(here, documents, weights=weights, reduction=how.reduction)
             own = _own(block, ids) if how.remove_query else None
             for system, parts in tops.items():
                 matrix: torch.Tensor = getattr(scores, _FIELDS[system])
@@ -139,11 +152,12 @@ def search(
     return Found(runs, tokens, int(queries.truncated.sum()), cut)
 
 
-def _systems(outputs: tuple[str, ...]) -> tuple[str, ...]:
+def _systems(outputs: tuple[str, ...], weights: Weights) -> tuple[str, ...]:
     """Names of what ranks by a score."""
     if len(outputs) == 1:
         return outputs
-    return (*outputs, "dense+sparse", "hybrid") if len(outputs) == 3 else (*outputs, "hybrid")
+    both = ("dense+sparse",) if len(outputs) == 3 and weights[0] + weights[1] != 0 else ()
+    return (*outputs, *both, "hybrid")
 
 
 def _blocks(names: list[str]) -> Iterator[list[str]]:
@@ -164,10 +178,6 @@ def _chunks(documents: Iterable[Document], multivector: bool) -> Iterator[list[D
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _scores(queries: Embeddings, documents: Embeddings, how: Search) -> PairScores:
-    return score_matrix(queries, documents, weights=how.weights, reduction=how.reduction)
 
 
 def _own(queries: list[str], documents: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["TASKS", "evaluate", "evaluate_run_file"]
+__all__ = ["evaluate", "evaluate_run_file"]
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 from tercet.embedder import Embedder, load
 from tercet.errors import InputError, UnknownNameError, nearest
 from tercet.evaluation import stored
-from tercet.evaluation.candidates import has_candidates, read_candidates
-from tercet.evaluation.collection import Collection
+from tercet.evaluation.candidates import read_candidates
+from tercet.evaluation.datasets import RETRIEVAL_ALONE, open_checked, task_of
 from tercet.evaluation.encoding import Encoding, identity
-from tercet.evaluation.layouts import judgements_of, open_collection
+from tercet.evaluation.layouts import judgements_of
 from tercet.evaluation.metrics import (
     DEFAULT_METRICS,
     METRICS_VERSION,
@@ -32,13 +32,12 @@ from tercet.evaluation.report import Report, System
 from tercet.evaluation.reranking import rerank
 from tercet.evaluation.retrieval import Progress, Search, search
 from tercet.evaluation.runs import Run, read_run, write_run
-from tercet.evaluation.similarity import is_similarity, read_pairs, similarity
+from tercet.evaluation.similarity import similarity
 from tercet.model import named_outputs
 from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction
 from tercet.signatures import refuse_unknown_keywords
 
-TASKS = ("retrieval", "similarity", "reranking")
 OUTPUTS = ("dense", "sparse", "multivector")
 _RERANKING_METRICS = ("map", "mrr@10", "ndcg@10")
 
@@ -79,7 +78,7 @@ def evaluate(
 
     Args:
         model: a loaded one, what `tercet.load` takes, or a function that loads it; loaded after the data was
-            checked.
+            checked. Scores are dot products of its vectors: cosines where it makes them of unit length.
         dataset: a folder or file on this machine; its form is found out, see `layout` and the documentation.
         task: "retrieval", "similarity" or "reranking"; None goes by the form of the data.
         layout: of a collection: "beir", "flagembedding", "trec", "miracl", "mldr", "candidates".
@@ -105,16 +104,20 @@ def evaluate(
         InputError: the data cannot be used (naming file and line), or an option cannot be.
         UnknownNameError: a task, layout, metric or output that is not there.
     """
-    task = _task(Path(dataset), task)
+    task = task_of(Path(dataset), task)
     names = _metric_names(task, metrics)
     check_gain(gain, relevance_level)
     how = Search(depth, weights, reduction, rrf_k, remove_query)
+    given = {"layout": layout, "split": split, "remove_query": remove_query, "ignore_missing": ignore_missing}
+    if task == "retrieval":
+        _check_depth(names, depth)
+    else:
+        _refuse(task, {name: given[name] for name in RETRIEVAL_ALONE})
+    if task == "similarity":
+        _refuse(task, {"document_prompt": document_prompt, "runs_folder": runs_folder})
     asked = None if outputs is None else _outputs(outputs)
-    data = _Data.open(task, Path(dataset), layout, split, ignore_missing)
-    if isinstance(model, (str, Path)):
-        model = load(model, precision=precision, device=device, outputs=asked)
-    elif not isinstance(model, Embedder):
-        model = model()
+    data = open_checked(task, Path(dataset), layout=layout, split=split, ignore_missing=ignore_missing)
+    model = _loaded(model, precision, device, asked)
     encoding = Encoding(
         model.outputs if asked is None else asked,
         query_prompt,
@@ -175,9 +178,8 @@ def evaluate(
             _write_runs(Path(runs_folder), ordered.runs, model.checkpoint.name)
         systems = [System.of(name, scored(run, ordered.qrels)) for name, run in ordered.runs.items()]
     else:
-        pairs, _ = read_pairs(Path(dataset))
         correlations = similarity(
-            model, pairs, encoding, weights=weights, reduction=reduction, progress=counted
+            model, data.pairs, encoding, weights=weights, reduction=reduction, progress=counted
         )
         systems = [System(name, asdict(values), {}) for name, values in correlations.items()]
     report = Report(
@@ -240,41 +242,6 @@ def evaluate_run_file(
     return Report("run", data, None, settings, (System.of("run", scores),), {})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Data:
-    """A data set, checked; `collection` only for retrieval."""
-
-    sha256: str
-    described: dict[str, Any]
-    collection: Collection | None = None
-
-    @classmethod
-    def open(
-        cls, task: str, path: Path, layout: str | None, split: str | None, ignore_missing: bool
-    ) -> _Data:
-        if task == "retrieval":
-            found = open_collection(path, layout_name=layout, split=split, ignore_missing=ignore_missing)
-            return cls(found.sha256, found.to_json(), found)
-        for name, value in {"layout": layout, "split": split}.items():
-            if value is not None:
-                raise InputError(
-                    f"{name} belongs to retrieval; {path} is evaluated for {task}. Leave it out."
-                )
-        if task == "reranking":
-            queries = documents = 0
-            for one in read_candidates(path):
-                queries += 1
-                documents += len(one.positive) + len(one.negative)
-            if not queries:
-                raise InputError(f"{path}: there is no line in it.")
-            files, counts = [path], {"queries": queries, "documents": documents}
-        else:
-            pairs, files = read_pairs(path)
-            counts = {"pairs": len(pairs)}
-        sha256 = stored.key_of({str(number): file_hash(file) for number, file in enumerate(files)})
-        return cls(sha256, {"name": str(path), "sha256": sha256, **counts, "notes": []})
-
-
 class _Counted:
     """Counts what was embedded, and tells whoever wants to know."""
 
@@ -289,22 +256,38 @@ class _Counted:
             self._inner(texts, tokens, done)
 
 
-def _task(path: Path, named: str | None) -> str:
-    """What a data set asks for."""
-    if named is not None:
-        if named not in TASKS:
-            raise UnknownNameError(f"There is no task {named!r}. {nearest(named, TASKS)}")
-        return named
-    if path.is_file():
-        if is_similarity(path):
-            return "similarity"
-        if has_candidates(path):
-            return "reranking"
+def _loaded(
+    model: Embedder | str | Path | Callable[[], Embedder],
+    precision: object,
+    device: str | None,
+    outputs: tuple[str, ...] | None,
+) -> Embedder:
+    if isinstance(model, (str, Path)):
+        return load(model, precision=precision, device=device, outputs=outputs)
+    if precision != "auto" or device is not None:
         raise InputError(
-            f"{path} is neither pairs with scores (sentence1, sentence2, score) nor queries with documents "
-            "(query, pos, neg). Give the folder of a collection, or name the columns so."
+            "precision and device decide how a model is loaded, and this one is loaded already. Leave them "
+            "out, or give the model's folder or hub id."
         )
-    return "retrieval"
+    return model if isinstance(model, Embedder) else model()
+
+
+def _refuse(task: str, given: dict[str, object]) -> None:
+    """An error for an option that means nothing to this task, and was given."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise InputError(f"{name} means nothing to {task}. Leave it out.")
+
+
+def _check_depth(names: list[str], depth: int) -> None:
+    """An error for a metric that looks further down than there are documents."""
+    for name in names:
+        cutoff = Metric.parse(name).cutoff
+        if cutoff is not None and cutoff > depth:
+            raise InputError(
+                f"{name} looks down to rank {cutoff}, and depth={depth} documents of each query are kept. "
+                "Raise depth, or choose other metrics."
+            )
 
 
 def _outputs(outputs: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ __all__ = ["evaluate"]
 
 import json
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -224,9 +225,11 @@ def evaluate(
         )
         from tercet import embedder, evaluation  # torch is slow: after what can be checked without it
 
+        bar: list[Progress] = []
+
         def loaded() -> Embedder:
-            """The model, once the data is known to be usable."""
-            return embedder.load(
+            """The model, once the data is known to be usable; then the bar, for loading may ask something."""
+            model = embedder.load(
                 arguments[0],
                 precision=precision,
                 device=device,
@@ -238,9 +241,13 @@ def evaluate(
                 plan=plan,
                 confirm=shared.confirmation(arguments[0], yes=yes),
             )
+            bar.append(stack.enter_context(Progress("Evaluating", measurable=True)))
+            return model
 
-        with Progress("Evaluating", measurable=True) as progress:
-            report = evaluation.evaluate(loaded, arguments[1], progress=progress.advance, **how)
+        with ExitStack() as stack:
+            report = evaluation.evaluate(
+                loaded, arguments[1], progress=lambda *done: bar[0].advance(*done), **how
+            )
     if as_json:
         print(json.dumps(report.to_json(per_query=per_query), ensure_ascii=False))
     else:
