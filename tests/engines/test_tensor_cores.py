@@ -7,6 +7,7 @@ import torch
 import tercet
 import tiny
 from lanes import FakeLanes
+from planned import capability, footprint, measured
 from tercet.batch import Batch
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.engines import ENGINES, tensor_cores
@@ -23,6 +24,7 @@ from tercet.layers.attention import padded
 from tercet.layers.float8 import Float8Product, multiply_by_hand
 from tercet.layers.linear import Linear
 from tercet.precision.dtype import DType, Precision, Wish
+from tercet.precision.plan import Plan, plan
 from tercet.precision.scheme import Scheme
 
 IDS = [[2, 8, 9, 3], [2, 3], [2, *([10] * 40), 3], [2, 11, 3]]
@@ -35,9 +37,9 @@ def as_if(monkeypatch, *capability):
 def planned(folder, scheme):
     """A plan for the CPU as it would be made for a GPU: there the same products run, slowly."""
     checkpoint = open_checkpoint(folder)
-    plan = tercet.load(folder, precision="float32", device="cpu").plan
+    made = tercet.load(folder, precision="float32", device="cpu").plan
     precision = Precision(scheme.dtype, scheme.compute)
-    return checkpoint, replace(plan, scheme=scheme, precision=precision, kernel=None)
+    return checkpoint, replace(made, scheme=scheme, precision=precision, kernel=None)
 
 
 def test_they_are_what_users_ask_for_by_name():
@@ -61,7 +63,7 @@ def test_schemes_are_offered_on_cuda_alone():
 def test_a_probe_says_which_gpus_have_the_instructions(monkeypatch, capability, runs):
     as_if(monkeypatch, *capability)
     found = probe_tensor_cores("cpu", [TF32, FLOAT8])
-    assert {scheme for scheme, measured in found.items() if measured.runs} == runs
+    assert {scheme for scheme, row in found.items() if row.runs} == runs
     assert found[FLOAT8].drift == STATED_DRIFT[FLOAT8]
     for scheme in {TF32, FLOAT8} - runs:
         needed = {TF32: "8.0", FLOAT8: "8.9"}[scheme]
@@ -76,7 +78,7 @@ def test_a_probe_measures_time_and_error(monkeypatch):
     found = probe_tensor_cores("cpu", [TF32, FLOAT8])
     assert 0.01 < found[FLOAT8].max_error < 0.06
     assert found[TF32].max_error < 1e-5  # a CPU has no TF32
-    assert all(measured.relative_seconds > 0 for measured in found.values())
+    assert all(row.relative_seconds > 0 for row in found.values())
 
 
 def test_the_drift_of_tf32_is_not_known_and_so_auto_leaves_it_alone(monkeypatch):
@@ -98,9 +100,42 @@ def forgets(x, *args):
 def test_a_product_that_fails_does_so_with_a_reason(monkeypatch, product, reason):
     as_if(monkeypatch, 9, 0)
     monkeypatch.setitem(tensor_cores._PACKS, FLOAT8, lambda weight: product)
-    [measured] = probe_tensor_cores("cpu", [FLOAT8]).values()
-    assert not measured.runs
-    assert measured.failure == f"a float8 product: {reason}"
+    [row] = probe_tensor_cores("cpu", [FLOAT8]).values()
+    assert not row.runs
+    assert row.failure == f"a float8 product: {reason}"
+
+
+GPU = capability(
+    {
+        DType.FLOAT32: measured(1.0),
+        TF32: measured(0.4, None),
+        FLOAT8: measured(0.2, (2.8e-3, 4.5e-3)),
+    },
+    device="cuda:0",
+    free_bytes=80 * 10**9,
+)
+
+
+def test_a_plan_for_tf32_says_that_its_loss_is_not_known():
+    made = plan(footprint(), GPU, Wish.parse("tf32"))
+    assert made.scheme == TF32
+    assert made.precision == Precision(DType.FLOAT32, DType.FLOAT32)
+    assert (
+        "tf32 (torch_packed) runs here, 2.50 times as fast as float32; it states no drift" in made.reasons[0]
+    )
+    page = " ".join(plan(footprint(), GPU, Wish.parse("auto")).reasons)
+    assert "auto stays with float32 (torch_packed)" in page
+    assert "tf32 (torch_packed) is 2.50 times as fast as float32 here, but states no drift" in page
+
+
+def test_a_plan_for_float8_says_what_is_in_which_format():
+    made = plan(footprint(), GPU, Wish.parse("float8"))
+    assert made.scheme == FLOAT8
+    assert made.precision == Precision(DType.FLOAT8, DType.BFLOAT16)
+    page = " ".join(made.reasons)
+    assert "its stated drift, mean 2.8e-03 and worst 4.5e-03, is visible" in page
+    assert "what flows between them is bfloat16, and embeddings and norms are bfloat16 too." in page
+    assert Plan.from_json(made.to_json()) == made
 
 
 def test_float8_quantises_linear_layers_and_leaves_the_rest_in_bfloat16(tmp_path):
@@ -108,7 +143,8 @@ def test_float8_quantises_linear_layers_and_leaves_the_rest_in_bfloat16(tmp_path
     engine = TorchPacked(*planned(folder, FLOAT8))
     linear = [part for part in engine._encoder.modules() if isinstance(part, Linear)]
     assert all(isinstance(part.product, Float8Product) for part in linear)
-    assert {p.dtype for p in engine._encoder.parameters() if not p.is_meta} == {torch.bfloat16}
+    assert {part.weight.numel() for part in linear} == {0}
+    assert {p.dtype for p in engine._encoder.parameters()} == {torch.bfloat16}
     batch = Batch.from_ids(IDS)
     found = engine.forward(batch)
     assert found.dtype == torch.bfloat16
@@ -183,8 +219,7 @@ SENTENCES = (
 @pytest.mark.minilm
 def test_the_drift_of_float8_on_english_sentences_lies_within_its_stated_class(minilm):
     """By emulation: the same codes and scales, products in float32."""
-    checkpoint, plan = planned(minilm, FLOAT8)
-    engine = TorchPacked(checkpoint, plan)
+    engine = TorchPacked(*planned(minilm, FLOAT8))
     for part in engine._encoder.modules():
         if isinstance(part, Linear):
             part.product.by = multiply_by_hand

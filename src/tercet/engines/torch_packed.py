@@ -66,12 +66,14 @@ class TorchPacked:
         compute = plan.precision.compute
         # A large model that needs no cast stays in its file altogether, where the kernel can drop it again.
         mapped = self.device.type == "cpu" and _mapped_bytes(checkpoint, compute) > _MOST_MAPPED_BYTES_COPIED
-        self._encoder = load_encoder(checkpoint, compute, fused=not mapped).to(self.device)
-        set_product(self._encoder, PRODUCTS[kernel])
+        encoder = load_encoder(checkpoint, compute, fused=not mapped)
+        set_product(encoder, PRODUCTS[kernel])
+        if plan.scheme == FLOAT8:
+            # Before the rest is moved: the device never holds all weights in bfloat16.
+            _quantise(encoder, self.device)
+        self._encoder = encoder.to(self.device)
         if kernel == "onednn" and not mapped:
             _pack(self._encoder, checkpoint, compute)
-        if plan.scheme == FLOAT8:
-            _quantise(self._encoder)
         # oneDNN compiles a product for each number of rows and keeps what it compiled, between the results in
         # the heap: without rounding, a corpus of mixed lengths makes a process grow by gigabytes.
         compiles = kernel == "onednn" or plan.precision.compute.bytes < 4
@@ -108,9 +110,9 @@ class TorchPacked:
         return hidden
 
 
-def _quantise(encoder: nn.Module) -> None:
+def _quantise(encoder: nn.Module, device: torch.device) -> None:
     """Linear layers in float8, and a line about those that are not."""
-    count, kept = use_float8(encoder)
+    count, kept = use_float8(encoder, device=device)
     if kept:
         logger.info(
             "%d of %d linear layers stay in bfloat16, since a size of theirs is no multiple of 16: %s",

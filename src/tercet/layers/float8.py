@@ -101,12 +101,15 @@ class Float8Product:
         return out if residual is None else out + residual
 
 
-def use_float8(module: nn.Module, by: Multiply = multiply) -> tuple[int, tuple[str, ...]]:
-    """Quantise the weights of a module's linear layers, one at a time, where they are; their own memory goes.
+def use_float8(
+    module: nn.Module, by: Multiply = multiply, *, device: torch.device | None = None
+) -> tuple[int, tuple[str, ...]]:
+    """Quantise the weights of a module's linear layers, one at a time; their own memory is given up.
 
     Args:
-        module: in bfloat16, on the device on which it will run.
+        module: in bfloat16.
         by: which product they take.
+        device: where the codes are to be, and are made; where the weights are if None.
 
     Returns:
         How many layers were quantised, and the names of those that stay in bfloat16 since a size of theirs is
@@ -119,7 +122,7 @@ def use_float8(module: nn.Module, by: Multiply = multiply) -> tuple[int, tuple[s
         if layer.in_features % _STEP or layer.out_features % _STEP:
             kept.append(name)
             continue
-        layer.product = Float8Product(layer.weight, by)
-        layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=False)
+        layer.product = Float8Product(layer.weight.to(device or layer.weight.device), by)
+        layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
         count += 1
     return count, tuple(kept)

@@ -383,10 +383,15 @@ def _weights_reason(footprint: Footprint, scheme: Scheme, precision: Precision) 
             scales = (
                 f" with a scale for every {'output' if scheme.group is None else f'{scheme.group} of them'}"
             )
+        rest = (
+            f"are {precision.compute} too"
+            if precision.compute.bytes < 4
+            else "stay as precise as they are stored"
+        )
         return (
             f"Weights of linear layers, {footprint.linear_numbers:,} of {numbers:,} numbers, are packed as "
             f"{planned}{scales}; what flows between them is {precision.compute}, and embeddings and norms "
-            "stay as precise as they are stored."
+            f"{rest}."
         )
     if stored == planned:
         if footprint.file_format == "safetensors":
