@@ -68,6 +68,7 @@ def test_the_page_has_the_machine_the_table_and_what_auto_would_do(
     ):
         assert part in page, part
     assert all(len(line) <= 110 for line in page.splitlines())
+    assert "Packed weights" not in page
 
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +90,21 @@ def test_json_has_the_same_numbers(
     assert report["remembered"] is None
     assert report["kernels"] == planner.kernels_here()
     assert set(report["versions"]) == {"tercet", "torch", "Python"}
+
+
+def test_packed_weights_are_told_with_their_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "tercet" / "weights"
+    place.mkdir(parents=True)
+    for name, size in (("a.packed", 2_000_000), ("b.packed", 1_000_000), (".c.part", 9)):
+        (place / name).write_bytes(bytes(size))
+    install(monkeypatch, capability({F32: measured(1.0)}))
+    assert main(["doctor"]) == 0
+    assert f"Packed weights: 2 files, 3 MB, in {place}" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    packed = json.loads(capsys.readouterr().out)["packed_weights"]
+    assert packed == {"folder": str(place), "files": 2, "bytes": 3_000_000}
 
 
 def test_a_device_that_is_not_there_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ Deleting the folder costs a second at the next start and nothing else.
 
 from __future__ import annotations
 
-__all__ = ["Block", "map_blocks", "place_of", "write_blocks"]
+__all__ = ["Block", "folder", "map_blocks", "place_of", "write_blocks"]
 
 import hashlib
 import json
@@ -58,10 +58,15 @@ class Block:
     data: Tensor
 
 
+def folder() -> Path:
+    """Where all files lie, whether it is there yet or not."""
+    return cache_folder() / "weights"
+
+
 def place_of(key: Mapping[str, Any]) -> Path:
     """The file for what `key` names, whether it is there yet or not."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    return cache_folder() / "weights" / f"{digest}.packed"
+    return folder() / f"{digest}.packed"
 
 
 def map_blocks(key: Mapping[str, Any]) -> dict[str, Block] | None:

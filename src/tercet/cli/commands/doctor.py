@@ -49,10 +49,19 @@ def doctor(
             "kernels": kernels_here(),
             "auto": auto,
             "remembered": place,
+            "packed_weights": _packed_weights(),
         }
         print(json.dumps(report, indent=2))
         return
     print("\n".join(_page(found, kernels_here(), choice.reasons, place)))
+
+
+def _packed_weights() -> dict[str, Any]:
+    """The folder of packed weights, how many files it has and how many bytes they take."""
+    from tercet.engines.weight_cache import folder
+
+    sizes = [path.stat().st_size for path in folder().glob("*.packed")]
+    return {"folder": str(folder()), "files": len(sizes), "bytes": sum(sizes)}
 
 
 def _page(found: Capability, kernels: str, reasons: tuple[str, ...], remembered: str | None) -> list[str]:
@@ -93,6 +102,10 @@ def _page(found: Capability, kernels: str, reasons: tuple[str, ...], remembered:
         lines.append("Not remembered: other processes disturbed it. Try again when the machine is quiet.")
     else:
         lines.append("Not remembered: the cache folder cannot be written.")
+    packed = _packed_weights()
+    if packed["files"]:
+        size = show_bytes(packed["bytes"])
+        lines.append(f"Packed weights: {packed['files']} files, {size}, in {packed['folder']}")
     return lines
 
 
