@@ -116,6 +116,18 @@ def test_a_quantised_plan_needs_less_memory_and_room_for_what_leaves_the_range()
     assert "a layer in float32, for texts that leave the range" in dict(made.memory)
 
 
+def test_only_a_cpu_computes_packed_layers_by_blocks_of_rows() -> None:
+    def batch(device: str, precision: Precision) -> int:
+        parts = predict_memory(
+            footprint(), precision, device=device, tokens=4096, outputs=("dense",), process_bytes=0
+        )
+        return dict(parts)["one batch of 4,096 tokens"]
+
+    packed, plain = Precision(DType.INT8, F32), Precision(F32, F32)
+    assert batch("cpu", packed) == 4096 * 7 * 1024 * 4 + 256 * 2 * 4096 * 4 < batch("cpu", plain)
+    assert batch("cuda:0", packed) == batch("cuda:0", plain) == 4096 * 10 * 1024 * 4
+
+
 def test_too_small_a_memory_offers_the_variants_that_fit() -> None:
     tight = replace(QUANTISED, free_bytes=int(1.5 * GB))
     with pytest.raises(PrecisionError, match=r"--precision int8 \(1\.40 GB\) or --precision int8-fast"):

@@ -120,7 +120,9 @@ def predict_memory(
         group: so many quantised weights share one scale; None where a whole row does.
     """
     weights = weight_bytes(footprint, precision, group)
-    running = _activation_bytes(footprint, precision, tokens, outputs)
+    # On CPUs a feed-forward net with packed weights is computed by blocks of rows.
+    blocked = device == "cpu" and precision.weights is not precision.compute
+    running = _activation_bytes(footprint, precision, tokens, outputs, blocked=blocked)
     holes, recomputing = min(running, _MOST_HOLES_BYTES), 0
     if precision.weights is not precision.compute:
         holes //= 2  # between what was measured of engines that fuse their layers and of one that does not
@@ -180,13 +182,17 @@ def _loading_bytes(footprint: Footprint, precision: Precision, weights: int) -> 
 
 
 def _activation_bytes(
-    footprint: Footprint, precision: Precision, tokens: int, outputs: tuple[str, ...]
+    footprint: Footprint,
+    precision: Precision,
+    tokens: int,
+    outputs: tuple[str, ...],
+    *,
+    blocked: bool = False,
 ) -> int:
     """Bytes that one batch needs at its widest point: a feed-forward net, attention, or a head."""
     hidden, inner = footprint.hidden, footprint.intermediate
-    if precision.weights is precision.compute:
-        body, blocks = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes, 0
-    else:  # where weights are packed, the feed-forward net is computed by blocks of rows
+    body, blocks = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes, 0
+    if blocked:
         body, blocks = 7 * hidden * precision.compute.bytes, 8 * inner * min(tokens, _BLOCK_ROWS)
     # The heads see the last hidden state, and work on a copy of it in their own format.
     head = hidden * precision.compute.bytes
