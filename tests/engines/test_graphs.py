@@ -231,3 +231,11 @@ def test_threads_share_graphs_without_mixing_their_texts(encoder):
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
     assert graphs._capture.captured == 1
+
+
+def test_an_encoder_asks_nothing_of_its_device_while_it_computes(tmp_path):
+    """What has no values can be waited for as little as a capture: every shape comes from the host."""
+    folder = tiny.write_checkpoint(tmp_path / "model", "bert")
+    encoder = load_encoder(open_checkpoint(folder), DType.BFLOAT16).to("meta")
+    found = encoder(batch_of(9, 3).to(torch.device("meta")))
+    assert (found.shape, found.dtype) == ((12, 32), torch.bfloat16)

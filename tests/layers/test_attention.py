@@ -103,3 +103,10 @@ def test_half_precision_on_cuda_takes_one_call_for_the_whole_batch(monkeypatch):
     qkv = torch.randn(9, 24)
     found = varlen(*qkv.chunk(3, dim=1), batch_of([4, 5]), 2)
     torch.testing.assert_close(found, by_hand(qkv, [4, 5], 2))
+
+
+def test_other_devices_take_the_padded_step_which_asks_nothing_of_them():
+    """A tensor without values has none that the host could wait for: MPS, and captured graphs on CUDA."""
+    batch = batch_of([4, 5]).to(torch.device("meta"))
+    found = attention(*torch.empty(12, 24, device="meta").chunk(3, dim=1), batch, 2)
+    assert (found.shape, found.device.type) == ((12, 8), "meta")

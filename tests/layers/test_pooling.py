@@ -78,3 +78,11 @@ def test_one_text_pools_into_memory_of_its_own(mode):
 @pytest.mark.parametrize("mode", POOLING_MODES)
 def test_no_texts_give_no_vectors(mode):
     assert pool(torch.empty(0, 7), of_lengths(), mode, torch.float32).shape == (0, 7)
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_pooling_at_once_asks_nothing_of_its_device(mode):
+    """A tensor without values has none that the host could wait for."""
+    batch = of_lengths(4, 5).to(torch.device("meta"))
+    found = pool(torch.empty(9, 6, device="meta", dtype=torch.bfloat16), batch, mode, torch.float32)
+    assert (found.shape, found.dtype) == ((2, 6), torch.float32)
