@@ -199,6 +199,7 @@ def test_a_bad_line_of_candidates_is_named(row, message, tmp_path):
     ("options", "message"),
     [
         ({"split": "test"}, "split means nothing to reranking"),
+        ({"layout": "beir", "task": "reranking"}, "layout means nothing to reranking"),
         ({"remove_query": True}, "remove_query means nothing to reranking"),
         ({"task": "similarity", "runs_folder": "x"}, "runs_folder means nothing to similarity"),
         ({"metrics": ["ndcg@10"], "task": "similarity"}, "leave metrics out"),
@@ -209,6 +210,14 @@ def test_options_of_another_task_are_refused(options, message, model, tmp_path):
     with pytest.raises(InputError) as caught:
         tercet.evaluate(model, tmp_path / "rerank.jsonl", **options)
     assert message in str(caught.value)
+
+
+def test_a_named_layout_asks_for_retrieval_among_all_documents_of_the_file(model, tmp_path):
+    candidates(tmp_path / "c.jsonl")
+    report = tercet.evaluate(model, tmp_path / "c.jsonl", layout="candidates", outputs="dense", refresh=True)
+    assert report.task == "retrieval"
+    assert report.data["documents"] == 81
+    assert report["dense"].metrics["hit_rate@10"] == 1.0  # the query's own text is among them
 
 
 def test_a_file_of_neither_form_is_told_both(model, tmp_path):

@@ -80,7 +80,8 @@ def evaluate(
         model: a loaded one, what `tercet.load` takes, or a function that loads it; loaded after the data was
             checked. Scores are dot products of its vectors: cosines where it makes them of unit length.
         dataset: a folder or file on this machine; its form is found out, see `layout` and the documentation.
-        task: "retrieval", "similarity" or "reranking"; None goes by the form of the data.
+        task: "retrieval", "similarity" or "reranking"; None goes by the form of the data, and
+            takes retrieval where a layout is named.
         layout: of a collection: "beir", "flagembedding", "trec", "miracl", "mldr", "candidates".
         split: of a collection: "test" by default where there is one, else "dev", else the only one.
         outputs: what to score by; all that the model makes by default.
@@ -104,6 +105,8 @@ def evaluate(
         InputError: the data cannot be used (naming file and line), or an option cannot be.
         UnknownNameError: a task, layout, metric or output that is not there.
     """
+    if task is None and layout is not None:
+        task = "retrieval"  # nothing else has layouts
     task = task_of(Path(dataset), task)
     names = _metric_names(task, metrics)
     check_gain(gain, relevance_level)
