@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit twins bench bench-short clean
+.PHONY: demo test lint types layers unit slow twins bench bench-short clean
 
 KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
 
@@ -31,6 +31,10 @@ layers: $(READY)
 
 unit: $(READY)
 	$(BIN)/pytest
+
+# The native kernels under sanitizers, and for Arm where g++-aarch64-linux-gnu and qemu-user are installed.
+slow: $(READY)
+	$(BIN)/pytest -m slow
 
 twins: $(READY)
 	PYTHON='$(PYTHON)' BIN='$(BIN)' bash scripts/twins.sh

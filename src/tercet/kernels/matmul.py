@@ -17,10 +17,8 @@ from tercet.kernels.native import LEVELS, Library, absence, library
 from tercet.kernels.packed_weight import LAYOUT, PackedWeight
 
 # The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
-_LEVELS = {
-    "int8": ("scalar", "avx512_vnni"),
-    "int8-fast": ("scalar", "avx512_vnni"),
-}
+_INT8_LEVELS = ("scalar", "avx2", "avx_vnni", "avx512_vnni", "amx_int8", "neon", "neon_dot")
+_LEVELS = {"int8": _INT8_LEVELS, "int8-fast": _INT8_LEVELS}
 _NUMBERS = {"int8-fast": 0, "int8": 1}
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # x, its step, rows; weight, in, out, bias, gelu; residual, its step; y, its step; scheme, threads, level

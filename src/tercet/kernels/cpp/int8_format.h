@@ -1,7 +1,8 @@
 // The two int8 schemes, for one instruction level: how activations are quantised and packed, and how a tile of
 // sums becomes floats. A level gives its Tile:
 //   Tile::fast(activations, weights, chunks, rows, sums): int sums of TILE rows and one panel over all inputs;
-//   Tile::groups(activations, weights, chunks, rows, sums): float sums of chunks that are scaled one by one.
+//   Tile::groups(activations, weights, chunks, rows, sums): float sums of chunks that are scaled one by one;
+//   Tile::SHIFT: what its int sums took from each activation, where the processor multiplies signed numbers only.
 //
 // Activations are unsigned, with a scale and a zero point for each row (int8-fast) or each row and chunk (int8):
 // x = scale (q - zero). The range always holds 0, so that zeros are exact. A value that is not finite makes the
@@ -122,7 +123,7 @@ struct Int8Fast {
         const float* weight_scales = reinterpret_cast<const float*>(weight_sums + PANEL);
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j += LANES) {
-                const Ints exact = load(sums + r * PANEL + j) - all(zeros[r]) * load(weight_sums + j);
+                const Ints exact = load(sums + r * PANEL + j) - all(zeros[r] - Tile::SHIFT) * load(weight_sums + j);
                 store(out + r * PANEL + j, floats(exact) * load(weight_scales + j) * all(scales[r]));
             }
     }
@@ -157,9 +158,11 @@ struct Int8Groups {
 };
 
 // Both kinds of sums, of a level that offers Chunk::add(activations, weights, rows, sums): one chunk added to
-// int sums in memory.
+// int sums in memory; Chunk::SHIFT as above.
 template <class Chunk>
 struct TileOfChunks {
+    static constexpr int SHIFT = Chunk::SHIFT;
+
     static void fast(const unsigned char* tile, const unsigned char* panel, long chunks, int rows, int* sums) {
         memset(sums, 0, TILE * PANEL * sizeof(int));
         for (long c = 0; c < chunks; c++)
@@ -186,7 +189,7 @@ struct TileOfChunks {
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j += LANES) {
                 const Ints low = load(minus_sums + j) << 16 >> 16;
-                const Ints exact = load(sums + r * PANEL + j) + all(zeros[r]) * low;
+                const Ints exact = load(sums + r * PANEL + j) + all(zeros[r] - Chunk::SHIFT) * low;
                 float* to = out + r * PANEL + j;
                 store(to, fused(floats(exact) * load(weight_scales + j), all(scales[r]), load(to)));
             }

@@ -111,6 +111,8 @@ __attribute__((noinline)) void group_rows(const unsigned char* a, const unsigned
 }
 
 struct Avx512VnniTile {
+    static constexpr int SHIFT = 0;
+
     static void fast(const unsigned char* a, const unsigned char* w, long chunks, int rows, int* sums) {
         static constexpr decltype(&fast_rows<1>) of[] = {
             fast_rows<1>, fast_rows<2>, fast_rows<3>,  fast_rows<4>,  fast_rows<5>,  fast_rows<6>,  fast_rows<7>,

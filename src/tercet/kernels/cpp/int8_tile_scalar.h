@@ -6,6 +6,8 @@
 namespace {
 
 struct PlainChunk {
+    static constexpr int SHIFT = 0;
+
     static void add(const unsigned char* a, const signed char* w, int rows, int* sums) {
         for (int r = 0; r < rows; r++)
             for (int k = 0; k < CHUNK; k++)

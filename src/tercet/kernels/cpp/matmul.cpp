@@ -11,7 +11,13 @@ int run(MatmulJob& job, int scheme, int level) {
     if (scheme != INT8_FAST && scheme != INT8) return 2;
     switch (level) {
 #if defined(__x86_64__)
+        case LEVEL_AMX_INT8: int8_amx_int8::run(job, scheme == INT8); break;
         case LEVEL_AVX512_VNNI: int8_avx512_vnni::run(job, scheme == INT8); break;
+        case LEVEL_AVX_VNNI: int8_avx_vnni::run(job, scheme == INT8); break;
+        case LEVEL_AVX2: int8_avx2::run(job, scheme == INT8); break;
+#elif defined(__aarch64__)
+        case LEVEL_NEON_DOT: int8_neon_dot::run(job, scheme == INT8); break;
+        case LEVEL_NEON: int8_neon::run(job, scheme == INT8); break;
 #endif
         case LEVEL_SCALAR: int8_scalar::run(job, scheme == INT8); break;
         default: return 2;
