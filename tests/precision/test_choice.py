@@ -82,6 +82,26 @@ def test_a_busy_machine_stays_with_float32_and_says_so() -> None:
     assert "as far as a busy machine can tell" in about(choice.reasons, "float16")
 
 
+@pytest.mark.parametrize(("seconds", "engine"), [(2.9, "native_cpu"), (3.1, "torch_packed")])
+def test_a_busy_machine_takes_the_first_engine_unless_it_is_slower_by_far(
+    seconds: float, engine: str
+) -> None:
+    native = scheme(F32, "native_cpu")
+    table = {native: measured(seconds), F32: measured(1.0)}
+    assert choose_scheme(capability(table, quiet=False), AUTO).scheme.engine == engine
+    assert choose_scheme(capability(table, quiet=False), explicit(F32)).scheme.engine == engine
+    assert choose_scheme(capability(table), AUTO).scheme.engine == "torch_packed"
+
+
+def test_what_takes_hardly_longer_is_told_with_its_hundredths() -> None:
+    native = scheme(F32, "native_cpu")
+    choice = choose_scheme(capability({native: measured(1.02), F32: measured(1.0)}), AUTO)
+    assert (
+        about(choice.reasons, "float32 (native_cpu)")
+        == "float32 (native_cpu) gives the same; takes 1.02 times as long as float32 here."
+    )
+
+
 def test_one_disturbed_row_is_not_chosen() -> None:
     table = {F32: measured(1.0), F16: measured(0.25, UNSEEN, quiet=False)}
     assert choose_scheme(capability(table), AUTO).scheme == scheme(F32)

@@ -16,6 +16,8 @@ from tercet.precision.scheme import Drift, Scheme
 
 # How many times as fast as float32 a scheme must measure before `auto` leaves float32 for it.
 WORTH_LEAVING = 1.3
+# A scheme that measured so many times slower is slower even where other processes disturbed the measurement.
+_DISTURBED_MARGIN = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,8 @@ def _declined(
     if faster >= 1:
         speed = f"{scheme} is {_times(base_seconds, found)} times as fast as float32 here"
     else:
-        speed = f"{scheme} takes {seconds / base_seconds:.2g} times as long as float32 here"
+        ratio = seconds / base_seconds
+        speed = f"{scheme} takes {ratio:{'.2f' if ratio < 1.1 else '.2g'}} times as long as float32 here"
     if _is_float32(scheme):
         return f"{scheme} gives the same; {speed.removeprefix(f'{scheme} ')}."
     if scheme.is_plain:
@@ -233,11 +236,11 @@ def _stated(drift: Drift | None) -> str:
 
 
 def _fastest(capability: Capability, schemes: Iterable[Scheme]) -> Scheme:
-    """The fastest of several; where the measurement was disturbed, the first."""
-    found = list(schemes)
-    if not capability.quiet:
-        return found[0]
-    return min(found, key=lambda scheme: capability.schemes[scheme].relative_seconds or float("inf"))
+    """The fastest of several; where the measurement was disturbed, the first that may well be."""
+    seconds = {scheme: capability.schemes[scheme].relative_seconds or float("inf") for scheme in schemes}
+    least = min(seconds.values())
+    margin = 1.0 if capability.quiet else _DISTURBED_MARGIN
+    return next(scheme for scheme, found in seconds.items() if found <= margin * least)
 
 
 def _mend(capability: Capability) -> str:
