@@ -112,7 +112,7 @@ def test_quantised_weights_count_with_their_scales_and_the_rest_as_stored(
 
 def test_a_quantised_plan_needs_less_memory_and_room_for_what_leaves_the_range() -> None:
     made = plan(footprint(), QUANTISED, Wish.parse("int8"))
-    assert made.peak_bytes < plan(footprint(), QUANTISED, AUTO).peak_bytes - 740_000_000
+    assert made.peak_bytes < plan(footprint(), QUANTISED, AUTO).peak_bytes - 700_000_000
     assert "a layer in float32, for texts that leave the range" in dict(made.memory)
 
 
