@@ -129,6 +129,7 @@ def test_a_run_is_scored_with_a_file_of_judgements_alone(
         (["--run", "x.trec"], "give the data set or its judgements alone"),
         (["another"], "two are needed: MODEL DATASET"),
         (["--plan", "p.json", "--precision", "float32"], "--precision and --plan were both given"),
+        (["--plan", "p.json", "--tolerance", "1e-3"], "--tolerance and --plan were both given"),
     ],
 )
 def test_mistakes_are_found_before_a_model_is_loaded(

@@ -33,6 +33,15 @@ def test_the_page_names_the_model_and_the_reasons(
     assert "--precision bfloat16" in " ".join(out.split())
 
 
+def test_a_tolerance_lets_auto_take_what_is_faster(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(tiny_bert), "--tolerance", "1e-4"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "body bfloat16 (torch_packed)" in out
+    assert "has a loss within the tolerance of 0.0001" in out
+
+
 def test_the_saved_plan_is_the_printed_one(
     tiny_m3: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,7 +75,11 @@ def test_the_saved_plan_is_the_printed_one(
     ("options", "message"),
     [
         (["--precision", "int8"], "no engine here computes in int8"),
+        (["--precision", "int8-fast"], "no engine here computes in int8-fast"),
+        (["--precision", "int8-fst"], "Did you mean 'int8-fast'?"),
         (["--precision", "fast"], "'fast' is not a precision"),
+        (["--precision", "bf16", "--tolerance", "1e-6"], "bfloat16 drifts further than tolerance=1e-06"),
+        (["--tolerance", "3"], "tolerance=3.0: it is the largest mean 1 - cosine"),
         (["--outputs", "sparse"], "no sparse output"),
         (["--output-dtype", "int8"], "vectors come out in float32"),
     ],

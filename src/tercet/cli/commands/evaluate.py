@@ -156,6 +156,7 @@ def evaluate(
         typer.Option("--per-query", help="With --json: the values of each query too.", rich_help_panel=_OUT),
     ] = False,
     precision: shared.PrecisionWish = "auto",
+    tolerance: shared.Tolerance = None,
     device: shared.Device = None,
     batch_tokens: shared.BatchTokens = None,
     plan: shared.PlanFile = None,
@@ -220,6 +221,7 @@ def evaluate(
         shared.refuse_with_plan(
             plan,
             precision=None if precision == "auto" else precision,
+            tolerance=tolerance,
             device=device,
             batch_tokens=batch_tokens,
         )
@@ -232,6 +234,7 @@ def evaluate(
             model = embedder.load(
                 arguments[0],
                 precision=precision,
+                tolerance=tolerance,
                 device=device,
                 outputs=chosen,
                 revision=revision,
