@@ -19,7 +19,8 @@ def quantised_rows(x, group):
     padded = padded.reshape(rows, groups, group)
     least = np.minimum(padded.min(2, keepdims=True), 0)
     most = np.maximum(padded.max(2, keepdims=True), 0)
-    scale = most / np.float32(255) - least / np.float32(255)
+    share = np.float32(1) / np.float32(255)
+    scale = most * share - least * share
     small = scale < TINY
     inverse = np.where(small, np.float32(0), np.float32(1) / np.where(small, np.float32(1), scale))
     zero = np.rint(-(least * inverse))

@@ -35,14 +35,19 @@ constexpr long chunks_of(long in) { return (in + CHUNK - 1) / CHUNK; }
 struct Range {
     Floats least = {}, most = {}, poison = {};
 
+    // A chunk is met by itself first: the next one need not wait for it.
     inline void meet(const float* values) {
+        Floats low = load(values), high = low, bad = low * (Floats){};
 #pragma GCC unroll 16
-        for (int j = 0; j < CHUNK; j += LANES) {
+        for (int j = LANES; j < CHUNK; j += LANES) {
             const Floats value = load(values + j);
-            least = lesser(value, least);
-            most = larger(value, most);
-            poison = fused(value, (Floats){}, poison);
+            low = lesser(value, low);
+            high = larger(value, high);
+            bad = fused(value, (Floats){}, bad);
         }
+        least = lesser(low, least);
+        most = larger(high, most);
+        poison = poison + bad;
     }
 };
 
@@ -53,9 +58,9 @@ struct Quantised {
 
 // Scale and zero point of a range. A range too small for float32's normal numbers counts as nothing but zeros.
 inline Quantised quantised(const Range& range) {
-    if (!(sum_of(range.poison) == 0.0f)) return {__builtin_nanf(""), 0.0f, 0};
+    if (any_nan(range.poison)) return {__builtin_nanf(""), 0.0f, 0};
     const float least = smallest_of(range.least), most = largest_of(range.most);
-    const float scale = most / 255.0f - least / 255.0f;
+    const float scale = most * (1.0f / 255.0f) - least * (1.0f / 255.0f);
     if (scale < 1.17549435e-38f) return {0.0f, 0.0f, 0};
     const float inverse = 1.0f / scale, rounded = -least * inverse + MAGIC;
     int bits;
@@ -99,13 +104,10 @@ struct Int8Fast {
         for (long r = 0; r < rows; r++) {
             const float* row = x + r * step;
             const LastChunk last(row, in);
-            Range even, odd;
-            for (long c = 0; c + 1 < chunks; c++) (c & 1 ? odd : even).meet(row + c * CHUNK);
-            even.meet(last.values);
-            even.least = lesser(odd.least, even.least);
-            even.most = larger(odd.most, even.most);
-            even.poison = even.poison + odd.poison;
-            const Quantised q = quantised(even);
+            Range range;
+            for (long c = 0; c + 1 < chunks; c++) range.meet(row + c * CHUNK);
+            range.meet(last.values);
+            const Quantised q = quantised(range);
             for (long c = 0; c < chunks; c++)
                 quantise(c + 1 < chunks ? row + c * CHUNK : last.values, q, to + c * ROW_CHUNKS + r * CHUNK);
             scales[r] = q.scale;

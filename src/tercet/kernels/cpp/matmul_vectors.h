@@ -64,7 +64,7 @@ inline void store_bytes(unsigned char* to, Ints value) {
 #if defined(__AVX512F__) && LANES == 16
 inline float smallest_of(Floats values) { return _mm512_reduce_min_ps((__m512)values); }
 inline float largest_of(Floats values) { return _mm512_reduce_max_ps((__m512)values); }
-inline float sum_of(Floats values) { return _mm512_reduce_add_ps((__m512)values); }
+inline bool any_nan(Floats values) { return _mm512_cmp_ps_mask((__m512)values, (__m512)values, _CMP_UNORD_Q) != 0; }
 #else
 inline float smallest_of(Floats values) {
     float found = values[0];
@@ -78,9 +78,9 @@ inline float largest_of(Floats values) {
     return found;
 }
 
-inline float sum_of(Floats values) {
-    float found = values[0];
-    for (int lane = 1; lane < LANES; lane++) found += values[lane];
+inline bool any_nan(Floats values) {
+    bool found = false;
+    for (int lane = 0; lane < LANES; lane++) found |= values[lane] != values[lane];
     return found;
 }
 #endif
