@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 SOURCES = Path("src/tercet/kernels/cpp")
-LIBRARY = "libtercet_kernels.so"
+LIBRARY = "libtercet_kernels.so.1"
 COMMON = [
     "-std=c++17",
     "-O3",

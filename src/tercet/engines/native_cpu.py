@@ -1,9 +1,10 @@
 """The native CPU engine: linear layers by kernels of our own, the rest as torch has it.
 
-int8 has unsigned activations with a scale and a zero point for each token, and signed weights with a scale
-for every 64 of an output; in int8-fast, for each output. What flows between the layers is float32.
+float32 is exact: it differs from torch's by the order of sums. int8 has unsigned activations with a scale and
+a zero point for each token, and signed weights with a scale for every 64 of an output; in int8-fast, for each
+output. What flows between the layers is float32.
 
-The packed weights are kept on disk (`weight_cache`) and mapped from there.
+Packed weights, but a smaller model's in float32, are kept on disk (`weight_cache`) and mapped from there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ __all__ = ["STATED_DRIFT", "NativeCpu"]
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -38,7 +40,12 @@ from tercet.precision.scheme import Drift, Scheme
 
 logger = logging.getLogger(__name__)
 
+# float32 weights are laid out anew in moments: only a large model's are kept on disk, so that they stay in a
+# file that the system can drop from memory.
+_MOST_BYTES_COPIED = 512 << 20
+
 STATED_DRIFT: Mapping[str, Drift] = {
+    "float32": Drift(0.0, 0.0, "the reference itself"),
     "int8": Drift(3.7e-4, 1.6e-3, CRANFIELD),
     "int8-fast": Drift(1.1e-3, 7.2e-3, CRANFIELD),
 }
@@ -127,13 +134,15 @@ def _packed(
     checkpoint: Checkpoint, weights: list[LinearWeight], label: str, level: str
 ) -> dict[str, PackedWeight | None]:
     """Layer -> its packed weight: mapped from the cache, where it is written first; None for float32."""
+    numbers = sum(out * inner for out, inner in (weight.shape for weight in weights))
+    if label == "float32" and 4 * numbers <= _MOST_BYTES_COPIED:
+        return {weight.path: _pack(checkpoint, weight, label) for weight in weights}
     key = {
         "weights": checkpoint.weights_hash(),
         "scheme": label,
         "layout": matmul.LAYOUT,
         "endian": sys.byteorder,
     }
-    numbers = sum(out * inner for out, inner in (weight.shape for weight in weights))
     # What is there; else what was just written.
     for _ in range(2):
         found = _restored(map_blocks(key), weights, label, level)
@@ -141,7 +150,7 @@ def _packed(
             return found
         logger.info("packing %d linear layers of %s, once", len(weights), checkpoint.name)
         blocks = ((weight.path, _block(_pack(checkpoint, weight, label))) for weight in weights)
-        if not write_blocks(key, blocks, 2 * numbers):
+        if not write_blocks(key, blocks, (5 if label == "float32" else 2) * numbers):
             break
     return {weight.path: _pack(checkpoint, weight, label) for weight in weights}
 
@@ -218,11 +227,12 @@ class _Kind:
     batch_invariant = True
 
     def schemes(self, device: str) -> Sequence[Scheme]:
-        """int8 in two kinds, on a CPU."""
+        """float32, and int8 in two kinds, on a CPU."""
         if device != "cpu":
             return []
         single = DType.FLOAT32
         return [
+            Scheme(single, single, None, self.name),
             Scheme(DType.INT8, single, 64, self.name, None, single),
             Scheme(DType.INT8, single, None, self.name, "int8-fast", single),
         ]
@@ -243,7 +253,7 @@ class _Kind:
                 kernels=running,
                 native={scheme: level != "scalar" for scheme, level in running.items()},
             )
-        return {scheme: measured[scheme] for scheme in schemes}
+        return {scheme: replace(measured[scheme], keeps_memory=True) for scheme in schemes}
 
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The body with its linear layers packed."""

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from tercet.errors import TercetError
+from tercet.kernels.memory import empty
 from tercet.kernels.native import LEVELS, Library, library
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # query, key, value and out, each with its step; bounds, texts, heads, width; scale, threads, level
 _SIGNATURE: list[Any] = [*(_POINTER, _LONG) * 4, _POINTER, _LONG, _LONG, _LONG, ctypes.c_float, _INT, _INT]
+_LEVELS = ("scalar", "avx2", "avx512", "neon")
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -45,12 +47,12 @@ def attention(
     assert found is not None
     tokens, hidden = query.shape
     texts, width = len(bounds) - 1, hidden // num_heads
-    out = torch.empty(tokens, hidden)
+    out = empty(tokens, hidden)
     covered = int(bounds[-1])
     if covered < tokens:
         out[covered:] = 0
     if texts and covered:
-        number = LEVELS[level or found.level]
+        number = found.best(*_LEVELS) if level is None else LEVELS[level]
         status = _function(found)(
             query.data_ptr(), query.stride(0), key.data_ptr(), key.stride(0),
             value.data_ptr(), value.stride(0), out.data_ptr(), hidden,

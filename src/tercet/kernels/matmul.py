@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InputError, PrecisionError, TercetError, nearest
+from tercet.kernels.float32_weight import float32_panels
 from tercet.kernels.int8_weight import quantised_panels
+from tercet.kernels.memory import empty
 from tercet.kernels.native import LEVELS, Library, absence, library
 from tercet.kernels.packed_weight import LAYOUT, PackedWeight
 
-# The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
 _INT8_LEVELS = ("scalar", "avx2", "avx_vnni", "avx512_vnni", "amx_int8", "neon", "neon_dot")
-_LEVELS = {"int8": _INT8_LEVELS, "int8-fast": _INT8_LEVELS}
-_NUMBERS = {"int8-fast": 0, "int8": 1}
+# The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
+_LEVELS = {
+    "float32": ("scalar", "avx2", "avx512", "neon"),
+    "int8": _INT8_LEVELS,
+    "int8-fast": _INT8_LEVELS,
+}
+_NUMBERS = {"int8-fast": 0, "int8": 1, "float32": 2}
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # x, its step, rows; weight, in, out, bias, gelu; residual, its step; y, its step; scheme, threads, level
 _LINEAR: list[Any] = [
@@ -58,8 +64,8 @@ def pack(weight: Tensor, scheme: str, *, level: str | None = None) -> PackedWeig
 
     Args:
         weight: (out, in) float32, float16 or bfloat16.
-        scheme: "int8" (a scale for each 64 inputs of an output), "int8-fast" (a scale for each output, chosen
-            so that the squared error of its weights is smallest).
+        scheme: "float32"; "int8" (a scale for each 64 inputs of an output); "int8-fast" (a scale for each
+            output, chosen so that the squared error of its weights is smallest).
         level: the instruction level that will run it; the best by default.
 
     Raises:
@@ -80,7 +86,8 @@ def pack(weight: Tensor, scheme: str, *, level: str | None = None) -> PackedWeig
             f"A weight to pack is (out, in) in floating point, not {_shape(weight)} {weight.dtype}."
         )
     out, inputs = weight.shape
-    return PackedWeight(out, inputs, scheme, level, quantised_panels(weight, scheme))
+    data = float32_panels(weight) if scheme == "float32" else quantised_panels(weight, scheme)
+    return PackedWeight(out, inputs, scheme, level, data)
 
 
 def linear(
@@ -115,7 +122,7 @@ def linear(
     _check_rows("x", x, (None, weight.in_features))
     rows, outputs = len(x), weight.out_features
     _check_bias("bias", bias, outputs)
-    y = _result(rows, outputs, residual, out)
+    y = _result(rows, outputs, weight.scheme, residual, out)
     status = _function(found, "tercet_linear", tuple(_LINEAR))(
         x.data_ptr(), x.stride(0), rows,
         weight.data.data_ptr(), weight.in_features, outputs, _pointer(bias), gelu,
@@ -123,7 +130,7 @@ def linear(
         _NUMBERS[weight.scheme], torch.get_num_threads(), LEVELS[weight.level],
     )  # fmt: skip
     _check(status)
-    return y
+    return y if out is None or y is out else out.copy_(y)
 
 
 def feed_forward(
@@ -159,7 +166,7 @@ def feed_forward(
     rows, outputs = len(x), down.out_features
     _check_bias("up_bias", up_bias, up.out_features)
     _check_bias("down_bias", down_bias, outputs)
-    y = _result(rows, outputs, residual, out)
+    y = _result(rows, outputs, up.scheme, residual, out)
     status = _function(found, "tercet_feed_forward", tuple(_FEED_FORWARD))(
         x.data_ptr(), x.stride(0), rows,
         up.data.data_ptr(), _pointer(up_bias), down.data.data_ptr(), _pointer(down_bias),
@@ -168,7 +175,7 @@ def feed_forward(
         _NUMBERS[up.scheme], torch.get_num_threads(), LEVELS[up.level],
     )  # fmt: skip
     _check(status)
-    return y
+    return y if out is None or y is out else out.copy_(y)
 
 
 @cache
@@ -213,12 +220,13 @@ def _check_rows(name: str, rows: Tensor, shape: tuple[int | None, int]) -> None:
         )
 
 
-def _result(rows: int, outputs: int, residual: Tensor | None, out: Tensor | None) -> Tensor:
+def _result(rows: int, outputs: int, scheme: str, residual: Tensor | None, out: Tensor | None) -> Tensor:
     """Where a product goes, after a check of it and of the residual."""
     for name, given in (("residual", residual), ("out", out)):
         if given is not None:
             _check_rows(name, given, (rows, outputs))
-    return torch.empty(rows, outputs) if out is None else out
+    # float32's sums wait in the result while rows and residual are still read.
+    return empty(rows, outputs) if out is None or scheme == "float32" else out
 
 
 def _check_bias(name: str, bias: Tensor | None, out: int) -> None:

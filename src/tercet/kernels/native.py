@@ -30,7 +30,7 @@ LEVELS = {
 }
 _ABI = 1
 _VARIABLE = "TERCET_KERNELS"
-_FILE = Path(__file__).with_name("libtercet_kernels.so")
+_FILE = Path(__file__).with_name("libtercet_kernels.so.1")
 
 
 @dataclass(frozen=True, slots=True)

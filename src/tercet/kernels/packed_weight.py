@@ -14,6 +14,7 @@ from tercet.errors import InputError, nearest
 # Raised with every change of what the bytes mean: a stored weight of another layout is packed anew.
 LAYOUT = 1
 PANEL = 32  # outputs that lie together
+LINE = 16  # inputs of "float32" that a whole number of is stored
 CHUNK = 64  # inputs that lie together; the group of "int8"
 ALIGNMENT = 64
 # Exact sums of products of bytes stay within 32 bits.
@@ -29,7 +30,7 @@ class PackedWeight:
 
     Attributes:
         out_features, in_features: the weight's shape.
-        scheme: what its numbers are: "int8" or "int8-fast".
+        scheme: what its numbers are: "float32", "int8" or "int8-fast".
         level: the instruction level that runs it.
         data: uint8, one dimension, contiguous, 64-byte aligned: panels with their scales and sums.
     """
@@ -79,6 +80,7 @@ def data_bytes(out_features: int, in_features: int, scheme: str) -> int:
     panels, chunks = -(-out_features // PANEL), -(-in_features // CHUNK)
     # Beside its weights a panel has a sum and a scale for every output, 4 bytes each: once, or every chunk.
     sizes = {
+        "float32": -(-in_features // LINE) * LINE * 4 * PANEL,
         "int8": chunks * (CHUNK + 8) * PANEL,
         "int8-fast": (chunks * CHUNK + 8) * PANEL,
     }

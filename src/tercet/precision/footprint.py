@@ -103,6 +103,7 @@ def predict_memory(
     outputs: tuple[str, ...],
     process_bytes: int,
     group: int | None = None,
+    keeps_memory: bool = False,
 ) -> tuple[tuple[str, int], ...]:
     """(what, bytes) of everything that is held at the peak of loading a model and running one batch.
 
@@ -118,14 +119,13 @@ def predict_memory(
         outputs: which outputs are made.
         process_bytes: what the process held before loading, torch's libraries included.
         group: so many quantised weights share one scale; None where a whole row does.
+        keeps_memory: whether the engine uses the memory of results again, and leaves no holes in the heap.
     """
     weights = weight_bytes(footprint, precision, group)
     # On CPUs a feed-forward net with packed weights is computed by blocks of rows.
     blocked = device == "cpu" and precision.weights is not precision.compute
     running = _activation_bytes(footprint, precision, tokens, outputs, blocked=blocked)
-    holes, recomputing = min(running, _MOST_HOLES_BYTES), 0
-    if precision.weights is not precision.compute:
-        holes //= 2  # between what was measured of engines that fuse their layers and of one that does not
+    holes, recomputing = 0 if keeps_memory else min(running, _MOST_HOLES_BYTES), 0
     if min(precision.compute.bytes, precision.weights.bytes) < 4:
         hidden, inner = footprint.hidden, footprint.intermediate
         layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
@@ -158,8 +158,9 @@ def predict_memory(
     parts += [
         ("the maths library at work", _RUNTIME_BYTES),
         (f"one batch of {tokens:,} tokens", running),
-        ("holes that its results leave in the heap", holes),
     ]
+    if holes > 0:
+        parts.append(("holes that its results leave in the heap", holes))
     if recomputing > 0:
         parts.append(("a layer in float32, for texts that leave the range", recomputing))
     return tuple(parts)

@@ -51,6 +51,7 @@ class Measured:
         drift: the scheme's stated drift on real texts, if one is stated.
         quiet: False where other processes disturbed the timing even after repetition.
         kernel: which of the engine's ways to do a product was the fastest; for the engine's own use.
+        keeps_memory: whether the memory of results serves again, so that they leave no holes in the heap.
     """
 
     relative_seconds: float | None
@@ -60,6 +61,7 @@ class Measured:
     drift: Drift | None = None
     quiet: bool = True
     kernel: str | None = None
+    keeps_memory: bool = False
 
     @property
     def runs(self) -> bool:
@@ -76,6 +78,7 @@ class Measured:
             "drift": None if self.drift is None else self.drift.to_json(),
             "quiet": self.quiet,
             "kernel": self.kernel,
+            "keeps_memory": self.keeps_memory,
         }
 
     @classmethod

@@ -273,6 +273,7 @@ def plan(
             tokens=tokens,
             outputs=outputs,
             process_bytes=process_bytes,
+            keeps_memory=capability.schemes[choice.scheme].keeps_memory,
         )
 
     def needed(budget: int, text: int = longest) -> int:

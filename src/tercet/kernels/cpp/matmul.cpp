@@ -4,10 +4,25 @@
 
 namespace {
 
-enum Scheme { INT8_FAST = 0, INT8 = 1 };
+enum Scheme { INT8_FAST = 0, INT8 = 1, FLOAT32 = 2 };
+
+int run_float32(MatmulJob& job, int level) {
+    switch (level) {
+#if defined(__x86_64__)
+        case LEVEL_AVX512: float32_avx512::run(job); break;
+        case LEVEL_AVX2: float32_avx2::run(job); break;
+#elif defined(__aarch64__)
+        case LEVEL_NEON: float32_neon::run(job); break;
+#endif
+        case LEVEL_SCALAR: float32_scalar::run(job); break;
+        default: return 2;
+    }
+    return job.failed ? 1 : 0;
+}
 
 // 0; 1 where memory ran out; 2 for a scheme or level that this library was not built for.
 int run(MatmulJob& job, int scheme, int level) {
+    if (scheme == FLOAT32) return run_float32(job, level);
     if (scheme != INT8_FAST && scheme != INT8) return 2;
     switch (level) {
 #if defined(__x86_64__)

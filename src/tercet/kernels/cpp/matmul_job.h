@@ -27,6 +27,10 @@ constexpr long PANEL = 32;  // outputs whose weights lie together
 constexpr long TILE = 14;   // rows that are multiplied together: with a panel, 28 AVX-512 registers of sums
 constexpr long CHUNK = 64;  // inputs that lie together, and the group of the int8 scheme
 
+namespace float32_scalar { void run(MatmulJob&); }
+namespace float32_avx2 { void run(MatmulJob&); }
+namespace float32_avx512 { void run(MatmulJob&); }
+namespace float32_neon { void run(MatmulJob&); }
 namespace int8_scalar { void run(MatmulJob&, bool groups); }
 namespace int8_avx2 { void run(MatmulJob&, bool groups); }
 namespace int8_avx_vnni { void run(MatmulJob&, bool groups); }

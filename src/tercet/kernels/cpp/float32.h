@@ -1,0 +1,274 @@
+// Products of float32 rows with packed float32 weights, for one instruction level: included by
+// float32_<level>.cpp, which defines LANES (floats in a register), ROWS and VECTORS (the register tile) and the
+// name of its namespace.
+//
+// Numbers are four times as wide as in the quantised schemes, so inputs are met in stretches (Goto & van de Geijn
+// 2008): a stretch of a block of rows stays in the second cache, a stretch of a panel in the first, and the sums
+// wait in the result meanwhile. Within a stretch a sum is one chain of fused multiplications and additions, and
+// stretches are added in their order: a row gets the same bits wherever it stands.
+//
+// Layout of weights: panels of [in][PANEL], outputs filled up with zeros.
+#pragma once
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "matmul_job.h"
+#include "matmul_vectors.h"
+#include "threads.h"
+
+namespace {
+
+constexpr long LINE = 16;               // inputs of a row that lie together in a packed block
+constexpr long STRETCH = 384;           // most inputs of a stretch; a multiple of LINE
+constexpr long BLOCK = ROWS * (288 / ROWS);  // most rows of a block
+constexpr long MOST_BETWEEN = 2240;      // rows that lie between two layers at a time
+constexpr long AHEAD = 4;               // steps that a tile brings its own weights ahead
+constexpr long FEW = 6;                 // tiles that do not bring a whole panel in time
+constexpr long LEAST_COLUMNS = 4;       // panels that are worth packing rows for
+
+constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
+
+// What follows a tile's sums. Null bias: a later stretch follows.
+struct Ends {
+    bool goes_on;       // the sums of earlier stretches are in the result
+    const float* bias;  // (PANEL,)
+    bool gelu;
+    const float* residual;  // or null
+    long residual_step;
+    const float* ahead;  // weights that are needed soon, and how many lines of them come nearer with each step
+    int lines;
+};
+
+template <int M>
+inline void tile(const float* a, const float* w, long inputs, float* y, long y_step, const Ends& ends) {
+    Floats sum[M][VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < VECTORS; j++) sum[i][j] = (Floats){};
+    const float* ahead = ends.ahead;
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < VECTORS * LANES; j += LINE) __builtin_prefetch(y + i * y_step + j, 1, 3);
+    for (long k = 0; k < inputs; k += LINE) {
+        for (int l = 0; l < ends.lines; l++) __builtin_prefetch(ahead + l * LINE, 0, 2);
+        ahead += ends.lines * LINE;
+#pragma GCC unroll 16
+        for (int l = 0; l < LINE; l++) {
+            Floats right[VECTORS];
+#pragma GCC unroll 8
+            for (int j = 0; j < VECTORS; j++) right[j] = load(w + l * PANEL + j * LANES);
+#pragma GCC unroll 16
+            for (int i = 0; i < M; i++) {
+                const Floats left = all(a[i * LINE + l]);
+#pragma GCC unroll 8
+                for (int j = 0; j < VECTORS; j++) sum[i][j] = fused(left, right[j], sum[i][j]);
+            }
+        }
+        a += ROWS * LINE;
+        w += LINE * PANEL;
+    }
+    if (ends.goes_on)
+#pragma GCC unroll 16
+        for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < VECTORS; j++) sum[i][j] += load(y + i * y_step + j * LANES);
+    if (ends.bias == nullptr) {
+#pragma GCC unroll 16
+        for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < VECTORS; j++) store(y + i * y_step + j * LANES, sum[i][j]);
+        return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < VECTORS; j++) {
+            Floats value = sum[i][j] + load(ends.bias + j * LANES);
+            if (ends.residual != nullptr && !ends.gelu) value += load(ends.residual + i * ends.residual_step + j * LANES);
+            store(y + i * y_step + j * LANES, value);
+        }
+    if (!ends.gelu) return;
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < VECTORS; j++) {
+            float* place = y + i * y_step + j * LANES;
+            Floats value = gelu(load(place));
+            if (ends.residual != nullptr) value += load(ends.residual + i * ends.residual_step + j * LANES);
+            store(place, value);
+        }
+}
+
+template <int M>
+void tile_of(long rows, const float* a, const float* w, long inputs, float* y, long y_step, const Ends& ends) {
+    if (rows == M) return tile<M>(a, w, inputs, y, y_step, ends);
+    if constexpr (M > 1) tile_of<M - 1>(rows, a, w, inputs, y, y_step, ends);
+}
+
+// Some rows of one panel, over one stretch.
+inline void panel_of(long rows, const float* packed, const float* w, long inputs, float* y, long y_step, const Ends& ends) {
+    const long tile_floats = inputs * ROWS;
+    for (long r = 0; r < rows; r += ROWS)
+        for (int j = 0; j < PANEL; j += VECTORS * LANES) {
+            Ends here = ends;
+            if (here.bias != nullptr) here.bias += j;
+            if (here.residual != nullptr) here.residual += r * here.residual_step + j;
+            // Tiles of one panel share the work of bringing the next; of few, the first brings its own a little ahead.
+            const bool own = r == 0 && j == 0 && rows <= FEW * ROWS;
+            if (own) here.lines = PANEL;
+            if (own) here.ahead = w + AHEAD * LINE * PANEL;
+            else here.ahead += (r / ROWS * (PANEL / (VECTORS * LANES)) + j / (VECTORS * LANES)) * inputs * ends.lines;
+            tile_of<ROWS>(rows - r < ROWS ? rows - r : ROWS, packed + r / ROWS * tile_floats, w + j, inputs,
+                          y + r * y_step + j, y_step, here);
+        }
+}
+
+// A stretch of rows: tiles of [inputs / LINE][ROWS][LINE], zeros behind the last input.
+inline void pack(const float* x, long x_step, long rows, long inputs, long filled, float* to) {
+    const long whole = inputs / LINE;
+    for (long r = 0; r < rows; r++) {
+        const float* row = x + r * x_step;
+        float* place = to + r / ROWS * filled * ROWS + r % ROWS * LINE;
+        for (long c = 0; c < whole; c++)
+#pragma GCC unroll 4
+            for (long k = 0; k < LINE; k += LANES) store(place + c * ROWS * LINE + k, load(row + c * LINE + k));
+        for (long k = whole * LINE; k < filled; k++)
+            place[whole * ROWS * LINE + k % LINE] = k < inputs ? row[k] : 0.0f;
+    }
+}
+
+// Memory that a thread keeps from call to call, so that its pages are not asked for again each time.
+class Scratch {
+public:
+    ~Scratch() { free(memory_); }
+
+    float* floats(long count) {
+        if (count > count_) {
+            free(memory_);
+            memory_ = nullptr;
+            count_ = 0;
+            if (posix_memalign(&memory_, 64, count * sizeof(float)) != 0) return nullptr;
+            count_ = count;
+        }
+        return static_cast<float*>(memory_);
+    }
+
+private:
+    void* memory_ = nullptr;
+    long count_ = 0;
+};
+
+// One layer cut into blocks of rows and runs of panels, which threads take.
+struct Work {
+    MatmulJob* job;
+    const Layer* layer;
+    const float* x;
+    long x_step;
+    float* y;
+    long y_step;
+    const float* residual;
+    long residual_step;
+    long block, blocks, run, runs, taken;
+};
+
+void multiply(const Work& work, long first_row, long rows, long first_panel, long panels, float* scratch) {
+    const Layer& layer = *work.layer;
+    const long stretches = divided_up(layer.in, STRETCH), stretch = divided_up(divided_up(layer.in, stretches), LINE) * LINE;
+    const long panel_floats = divided_up(layer.in, LINE) * LINE * PANEL;
+    const float* x = work.x + first_row * work.x_step;
+    float* partial = scratch + divided_up(rows, ROWS) * ROWS * stretch;  // the result of a panel that is not full
+    for (long k = 0; k < layer.in; k += stretch) {
+        const long inputs = layer.in - k < stretch ? layer.in - k : stretch, filled = divided_up(inputs, LINE) * LINE;
+        const bool last = k + stretch >= layer.in;
+        pack(x + k, work.x_step, rows, inputs, filled, scratch);
+        for (long panel = first_panel; panel < first_panel + panels; panel++) {
+            const long column = panel * PANEL, outputs = layer.out - column < PANEL ? layer.out - column : PANEL;
+            const float* w = reinterpret_cast<const float*>(layer.weight) + panel * panel_floats + k * PANEL;
+            float* y = work.y + first_row * work.y_step + column;
+            const float* residual = work.residual == nullptr ? nullptr : work.residual + first_row * work.residual_step + column;
+            alignas(64) float bias[PANEL] = {};
+            if (layer.bias != nullptr) memcpy(bias, layer.bias + column, outputs * sizeof(float));
+            Ends ends = {k > 0, last ? bias : nullptr, layer.gelu, residual, work.residual_step, w + panel_floats, 2};
+            if (outputs == PANEL) {
+                panel_of(rows, scratch, w, filled, y, work.y_step, ends);
+                continue;
+            }
+            ends.residual = nullptr;
+            panel_of(rows, scratch, w, filled, partial, PANEL, ends);
+            if (last)
+                for (long r = 0; r < rows; r++)
+                    for (long j = 0; j < outputs; j++)
+                        y[r * work.y_step + j] =
+                            partial[r * PANEL + j] + (residual == nullptr ? 0.0f : residual[r * work.residual_step + j]);
+        }
+    }
+}
+
+void take_work(void* context, int, int) {
+    Work& work = *static_cast<Work*>(context);
+    thread_local Scratch memory;
+    const long stretch = work.layer->in < STRETCH ? divided_up(work.layer->in, LINE) * LINE : STRETCH;
+    float* scratch = memory.floats((work.block + ROWS) * (stretch + PANEL));
+    if (scratch == nullptr) {
+        __atomic_store_n(&work.job->failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    const long panels = divided_up(work.layer->out, PANEL);
+    long task;
+    while ((task = next_task(&work.taken, work.blocks * work.runs)) >= 0) {
+        const long first = task / work.runs * work.block, panel = task % work.runs * work.run;
+        const long rows = work.job->rows - first < work.block ? work.job->rows - first : work.block;
+        multiply(work, first, rows, panel, panels - panel < work.run ? panels - panel : work.run, scratch);
+    }
+}
+
+void run_layer(Work& work) {
+    const long rows = work.job->rows, panels = divided_up(work.layer->out, PANEL), threads = work.job->threads;
+    // As few blocks as hold the rows, in equal parts for the threads; panels are divided where rows are few.
+    const long rounds = divided_up(rows, BLOCK * threads);
+    work.block = divided_up(divided_up(rows, rounds * threads), ROWS) * ROWS;
+    work.run = panels;
+    if (threads > 1 && work.block < 4 * ROWS) {
+        work.block = rows < BLOCK ? divided_up(rows, ROWS) * ROWS : BLOCK;
+        work.run = divided_up(panels, 4 * threads);
+        if (work.run < LEAST_COLUMNS) work.run = panels < LEAST_COLUMNS * threads ? divided_up(panels, threads) : LEAST_COLUMNS;
+    }
+    work.blocks = divided_up(rows, work.block);
+    work.runs = divided_up(panels, work.run);
+    work.taken = 0;
+    const long tasks = work.blocks * work.runs;
+    run_parallel(static_cast<int>(tasks < threads ? tasks : threads), take_work, &work);
+}
+
+}  // namespace
+
+namespace LEVEL_NAMESPACE {
+void run(MatmulJob& job) {
+    if (job.rows <= 0) return;
+    if (job.num_layers == 1) {
+        Work work = {&job,   &job.layers[0], job.x,             job.x_step, job.y, job.y_step,
+                     job.residual, job.residual_step, 0, 0, 0, 0, 0};
+        return run_layer(work);
+    }
+    // Some rows at a time, so that what lies between the layers is near when it is read, and bounded.
+    const long share = BLOCK * (job.threads > 1 ? job.threads : 1), some = share < MOST_BETWEEN ? share : MOST_BETWEEN;
+    // Rows are not a power of two apart, so that a tile of them has room in the first cache.
+    const long step = divided_up(job.layers[0].out, LINE) * LINE + LINE;
+    thread_local Scratch memory;
+    float* between = memory.floats((job.rows < some ? job.rows : some) * step);
+    if (between == nullptr) {
+        job.failed = 1;
+        return;
+    }
+    for (long first = 0; first < job.rows; first += some) {
+        MatmulJob part = job;
+        part.rows = job.rows - first < some ? job.rows - first : some;
+        Work up = {&part, &job.layers[0], job.x + first * job.x_step, job.x_step, between, step, nullptr, 0, 0, 0, 0, 0, 0};
+        run_layer(up);
+        Work down = {&part, &job.layers[1], between, step, job.y + first * job.y_step, job.y_step,
+                     job.residual == nullptr ? nullptr : job.residual + first * job.residual_step, job.residual_step,
+                     0, 0, 0, 0, 0};
+        run_layer(down);
+        job.failed |= part.failed;
+    }
+}
+}  // namespace LEVEL_NAMESPACE

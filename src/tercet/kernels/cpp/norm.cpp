@@ -1,0 +1,21 @@
+#include "norm_job.h"
+
+#include "api.h"
+#include "levels.h"
+
+// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, row by row. 0; 2 for a level that is not built in.
+EXPORT int tercet_layer_norm(const float* x, long x_step, long rows, long width, const float* weight, const float* bias,
+                             float epsilon, float* y, long y_step, int threads, int level) {
+    NormJob job = {x, x_step, rows, width, weight, bias, epsilon, y, y_step, threads, 0, 0};
+    switch (level) {
+#if defined(__x86_64__)
+        case LEVEL_AVX512: norm_avx512::run(job); break;
+        case LEVEL_AVX2: norm_avx2::run(job); break;
+#elif defined(__aarch64__)
+        case LEVEL_NEON: norm_neon::run(job); break;
+#endif
+        case LEVEL_SCALAR: norm_scalar::run(job); break;
+        default: return 2;
+    }
+    return 0;
+}

@@ -1,0 +1,3 @@
+#define LANES 4
+#define LEVEL_NAMESPACE norm_neon
+#include "norm.h"
