@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,13 +12,13 @@ from tercet.engines.heap import give_back_free_memory
 from tercet.engines.probing import PRODUCTS
 from tercet.engines.torch_packed import TorchPacked, rounded
 from tercet.errors import PrecisionError
+from tercet.precision.dtype import DType
+from tercet.precision.scheme import Scheme
 
 IDS = [[2, 8, 9, 3], [2, 3], [2, *([10] * 40), 3], [2, 11, 3]]
 
 
 def planned(folder, kernel, precision="float32"):
-    from dataclasses import replace
-
     from tercet.checkpoint.layout import open_checkpoint
 
     model = tercet.load(folder, precision=precision, device="cpu")
@@ -66,7 +68,9 @@ def test_free_memory_is_given_back_now_and_then_while_a_corpus_is_embedded(tmp_p
     folder = tiny.write_checkpoint(tmp_path / "model", "bert")
     calls = []
     monkeypatch.setattr("tercet.engines.torch_packed.give_back_free_memory", lambda: calls.append(1))
-    model = tercet.load(folder, precision="float32", device="cpu", token_budget=64)
+    made = tercet.plan(folder, precision="float32", device="cpu", token_budget=64)
+    torchs = Scheme(DType.FLOAT32, DType.FLOAT32, None, "torch_packed")
+    model = tercet.load(folder, plan=replace(made, scheme=torchs, kernel="torch"))
     calls.clear()  # packing the weights gives back what it freed, too
     model.encode(["a"])
     assert calls == []
