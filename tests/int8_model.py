@@ -19,12 +19,11 @@ def quantised_rows(x, group):
     padded = padded.reshape(rows, groups, group)
     least = np.minimum(padded.min(2, keepdims=True), 0)
     most = np.maximum(padded.max(2, keepdims=True), 0)
-    share = np.float32(1) / np.float32(255)
-    scale = most * share - least * share
+    scale = (most * np.float32(0.5) - least * np.float32(0.5)) * (np.float32(2) / np.float32(255))
     small = scale < TINY
     inverse = np.where(small, np.float32(0), np.float32(1) / np.where(small, np.float32(1), scale))
-    zero = np.rint(-(least * inverse))
     # A product of two float32 is exact in float64: it is rounded once.
+    zero = np.rint(-(least.astype(np.float64) * inverse))
     q = np.minimum(np.rint(padded.astype(np.float64) * inverse) + zero, 255)
     return q.astype(np.int64), zero.astype(np.int64), np.where(small, np.float32(0), scale)
 

@@ -60,9 +60,10 @@ struct Quantised {
 inline Quantised quantised(const Range& range) {
     if (any_nan(range.poison)) return {__builtin_nanf(""), 0.0f, 0};
     const float least = smallest_of(range.least), most = largest_of(range.most);
-    const float scale = most * (1.0f / 255.0f) - least * (1.0f / 255.0f);
+    // Halves are exact, so that it does not matter whether their difference is fused; the range may overflow.
+    const float scale = (most * 0.5f - least * 0.5f) * (2.0f / 255.0f);
     if (scale < 1.17549435e-38f) return {0.0f, 0.0f, 0};
-    const float inverse = 1.0f / scale, rounded = -least * inverse + MAGIC;
+    const float inverse = 1.0f / scale, rounded = fused(all(-least), all(inverse), all(MAGIC))[0];
     int bits;
     memcpy(&bits, &rounded, sizeof bits);
     return {scale, inverse, bits - MAGIC_BITS};
