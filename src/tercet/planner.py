@@ -42,7 +42,7 @@ from tercet.precision.scheme import Scheme
 logger = logging.getLogger(__name__)
 
 # Raise it whenever what is measured, how, or a stated drift changes: what was remembered before is forgotten.
-_PROBE_VERSION = 5
+_PROBE_VERSION = 6
 _HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 # A disturbed table is never written down; but who opens ten models should not measure ten times in vain.
 _DISTURBED_SECONDS = 60.0

@@ -45,8 +45,9 @@ STATED_DRIFT: Mapping[DType, Drift] = {
 # Ways to do a linear layer, by the name that a plan carries.
 PRODUCTS: Mapping[str, Product] = {"torch": torch_product, "onednn": onednn_product}
 
-# (tokens, in, out) of a small and of a large encoder's products; a GPU is only busy with more tokens.
-_CPU_SHAPES = ((256, 384, 1536), (512, 1024, 1024))
+# (tokens, in, out): a question and a full batch to a small encoder, a batch to a large one; a GPU is only busy
+# with more tokens.
+_CPU_SHAPES = ((16, 384, 1536), (2048, 384, 1536), (512, 1024, 1024))
 _GPU_SHAPES = ((2048, 384, 1536), (4096, 1024, 4096))
 _BUDGET_SECONDS = 0.3  # timing of one shape, all formats together
 _ATTEMPTS = 2  # of a disturbed probe
