@@ -22,7 +22,8 @@ namespace {
 constexpr long LINE = 16;               // inputs of a row that lie together in a packed block
 constexpr long STRETCH = 384;           // most inputs of a stretch; a multiple of LINE
 constexpr long BLOCK = ROWS * (288 / ROWS);  // most rows of a block
-constexpr long MOST_BETWEEN = 2240;      // rows that lie between two layers at a time
+constexpr long BETWEEN_FLOATS = 176 << 10;   // what lies between two layers, for a block of rows
+constexpr long LEAST_BLOCK = 6 * ROWS;       // rows that are worth passing all weights
 constexpr long AHEAD = 4;               // steps that a tile brings its own weights ahead
 constexpr long FEW = 6;                 // tiles that do not bring a whole panel in time
 constexpr long LEAST_COLUMNS = 4;       // panels that are worth packing rows for
@@ -239,6 +240,62 @@ void run_layer(Work& work) {
     run_parallel(static_cast<int>(tasks < threads ? tasks : threads), take_work, &work);
 }
 
+// Rows are not a power of two apart, so that a tile of them has room in the first cache.
+inline long between_step(const MatmulJob& job) { return divided_up(job.layers[0].out, LINE) * LINE + LINE; }
+
+// Two layers, a block of rows through both, so that what lies between is near when it is read.
+struct Both {
+    MatmulJob* job;
+    long block, blocks, taken;
+};
+
+void take_both(void* context, int, int) {
+    Both& both = *static_cast<Both*>(context);
+    MatmulJob& job = *both.job;
+    thread_local Scratch memory, between_memory;
+    const long step = between_step(job);
+    float* scratch = memory.floats((both.block + ROWS) * (STRETCH + PANEL));
+    float* between = between_memory.floats(both.block * step);
+    if (scratch == nullptr || between == nullptr) {
+        __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    long task;
+    while ((task = next_task(&both.taken, both.blocks)) >= 0) {
+        const long first = task * both.block, rows = job.rows - first < both.block ? job.rows - first : both.block;
+        const Work up = {&job, &job.layers[0], job.x + first * job.x_step, job.x_step, between, step, nullptr, 0, 0, 0, 0, 0, 0};
+        const Work down = {&job, &job.layers[1], between, step, job.y + first * job.y_step, job.y_step,
+                           job.residual == nullptr ? nullptr : job.residual + first * job.residual_step,
+                           job.residual_step, 0, 0, 0, 0, 0};
+        multiply(up, 0, rows, 0, divided_up(job.layers[0].out, PANEL), scratch);
+        multiply(down, 0, rows, 0, divided_up(job.layers[1].out, PANEL), scratch);
+    }
+}
+
+void run_both(MatmulJob& job) {
+    const long fit = BETWEEN_FLOATS / between_step(job) / ROWS * ROWS;
+    const long most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < BLOCK ? fit : BLOCK;
+    const long threads = job.threads > 1 ? job.threads : 1;
+    if (job.rows >= threads * LEAST_BLOCK || threads == 1) {
+        const long rounds = divided_up(job.rows, most * threads);
+        const long block = divided_up(divided_up(job.rows, rounds * threads), ROWS) * ROWS;
+        Both both = {&job, block, divided_up(job.rows, block), 0};
+        return run_parallel(both.blocks < threads ? static_cast<int>(both.blocks) : static_cast<int>(threads), take_both, &both);
+    }
+    // Few rows: all threads share each layer.
+    thread_local Scratch memory;
+    const long step = between_step(job);
+    float* between = memory.floats(job.rows * step);
+    if (between == nullptr) {
+        job.failed = 1;
+        return;
+    }
+    Work up = {&job, &job.layers[0], job.x, job.x_step, between, step, nullptr, 0, 0, 0, 0, 0, 0};
+    run_layer(up);
+    Work down = {&job, &job.layers[1], between, step, job.y, job.y_step, job.residual, job.residual_step, 0, 0, 0, 0, 0};
+    run_layer(down);
+}
+
 }  // namespace
 
 namespace LEVEL_NAMESPACE {
@@ -249,26 +306,6 @@ void run(MatmulJob& job) {
                      job.residual, job.residual_step, 0, 0, 0, 0, 0};
         return run_layer(work);
     }
-    // Some rows at a time, so that what lies between the layers is near when it is read, and bounded.
-    const long share = BLOCK * (job.threads > 1 ? job.threads : 1), some = share < MOST_BETWEEN ? share : MOST_BETWEEN;
-    // Rows are not a power of two apart, so that a tile of them has room in the first cache.
-    const long step = divided_up(job.layers[0].out, LINE) * LINE + LINE;
-    thread_local Scratch memory;
-    float* between = memory.floats((job.rows < some ? job.rows : some) * step);
-    if (between == nullptr) {
-        job.failed = 1;
-        return;
-    }
-    for (long first = 0; first < job.rows; first += some) {
-        MatmulJob part = job;
-        part.rows = job.rows - first < some ? job.rows - first : some;
-        Work up = {&part, &job.layers[0], job.x + first * job.x_step, job.x_step, between, step, nullptr, 0, 0, 0, 0, 0, 0};
-        run_layer(up);
-        Work down = {&part, &job.layers[1], between, step, job.y + first * job.y_step, job.y_step,
-                     job.residual == nullptr ? nullptr : job.residual + first * job.residual_step, job.residual_step,
-                     0, 0, 0, 0, 0};
-        run_layer(down);
-        job.failed |= part.failed;
-    }
+    run_both(job);
 }
 }  // namespace LEVEL_NAMESPACE
