@@ -347,6 +347,20 @@ def test_a_level_that_does_not_run_here_is_refused():
         matmul.linear(random(1, 4), replace(packed, level=missing), None)
 
 
+def test_a_level_that_nobody_tried_is_used_only_where_it_proves_itself(monkeypatch, caplog):
+    best = matmul.available("int8")
+    monkeypatch.setattr(matmul, "_UNTRIED", {best})
+    monkeypatch.setattr(matmul, "_proven", matmul._proven.__wrapped__)
+    assert matmul.available("int8") == best
+    right = matmul.linear
+    monkeypatch.setattr(
+        matmul, "linear", lambda x, weight, bias: right(x, weight, bias) + (weight.level == best)
+    )
+    below = [level for scheme, level in KERNELS if scheme == "int8" and level != best]
+    assert matmul.available("int8") == (below[-1] if below else None)
+    assert best in caplog.text
+
+
 def test_without_the_library_nothing_is_available(monkeypatch):
     packed = matmul.pack(random(4, 4), "int8")
     monkeypatch.setenv("TERCET_KERNELS", "none")
