@@ -13,9 +13,9 @@
 #endif
 #include <immintrin.h>
 #endif
-#include <stdlib.h>
 
 #include "attention_job.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace {
@@ -231,7 +231,8 @@ void transposed(const float* from, long from_step, long count, long width, float
         for (long d = 0; d < width; d++) to[d * step + k] = k < count ? from[k * from_step + d] : 0.0f;
 }
 
-struct Scratch {
+// What a task works on.
+struct Parts {
     float *keys, *values, *queries, *scores, *mixed, *maxima, *sums;
 };
 
@@ -242,9 +243,9 @@ long scratch_floats(long width) {
     return KEYS * wide + KEYS * wide + wide * QUERIES + KEYS * QUERIES + RUN * wide + 2 * RUN;
 }
 
-Scratch laid_out(float* memory, long width) {
+Parts laid_out(float* memory, long width) {
     const long wide = rounded_up(width, LANES);
-    Scratch s;
+    Parts s;
     s.keys = memory;
     s.values = s.keys + KEYS * wide;
     s.queries = s.values + KEYS * wide;
@@ -267,7 +268,7 @@ void copied(const float* from, long from_step, long count, long width, float* to
 // One block of queries over one block of keys.
 template <int N>
 void mix(const float* query, long query_step, long rows, long width, float scale, long keys, bool again, float* mixed,
-         float* maxima, float* sums, const Scratch& s, Ahead& next) {
+         float* maxima, float* sums, const Parts& s, Ahead& next) {
     const long wide = rounded_up(width, LANES);
     transposed(query, query_step, rows, width, s.queries, QUERIES, N * LANES);
     for (long d = 0; d < width; d++)
@@ -297,7 +298,7 @@ void mix(const float* query, long query_step, long rows, long width, float scale
     product(rows, wide / LANES, s.scores, 1, QUERIES, s.values, wide, mixed, wide, keys, again, next);
 }
 
-void attend(const AttentionJob& job, long start, long length, long head, long first, Scratch& s, Ahead& next) {
+void attend(const AttentionJob& job, long start, long length, long head, long first, const Parts& s, Ahead& next) {
     const long width = job.width, wide = rounded_up(width, LANES), column = head * width;
     const long queries = length - first < RUN ? length - first : RUN;
     const float* query = job.query + (start + first) * job.query_step + column;
@@ -346,12 +347,13 @@ bool taken(AttentionJob& job, Place& place) {
 
 void work(void* context, int, int) {
     AttentionJob& job = *static_cast<AttentionJob*>(context);
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, scratch_floats(job.width) * sizeof(float)) != 0) {
+    thread_local Scratch kept;
+    float* memory = kept.floats(scratch_floats(job.width));
+    if (memory == nullptr) {
         __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
         return;
     }
-    Scratch scratch = laid_out(static_cast<float*>(memory), job.width);
+    const Parts scratch = laid_out(memory, job.width);
     Place place = {0, 0, 0, 0, 0, 0}, following = place;
     bool more = taken(job, following);
     while (more) {
@@ -368,7 +370,6 @@ void work(void* context, int, int) {
                       (job.width + LINE - 1) / LINE};
         attend(job, place.start, place.length, place.head, place.first, scratch, next);
     }
-    free(memory);
 }
 
 }  // namespace

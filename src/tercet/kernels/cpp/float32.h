@@ -10,11 +10,11 @@
 // Layout of weights: panels of [in][PANEL], outputs filled up with zeros.
 #pragma once
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "matmul_job.h"
 #include "matmul_vectors.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace {
@@ -136,27 +136,6 @@ inline void pack(const float* x, long x_step, long rows, long inputs, long fille
             place[whole * ROWS * LINE + k % LINE] = k < inputs ? row[k] : 0.0f;
     }
 }
-
-// Memory that a thread keeps from call to call, so that its pages are not asked for again each time.
-class Scratch {
-public:
-    ~Scratch() { free(memory_); }
-
-    float* floats(long count) {
-        if (count > count_) {
-            free(memory_);
-            memory_ = nullptr;
-            count_ = 0;
-            if (posix_memalign(&memory_, 64, count * sizeof(float)) != 0) return nullptr;
-            count_ = count;
-        }
-        return static_cast<float*>(memory_);
-    }
-
-private:
-    void* memory_ = nullptr;
-    long count_ = 0;
-};
 
 // One layer cut into blocks of rows and runs of panels, which threads take.
 struct Work {
