@@ -118,7 +118,7 @@ def test_threads_change_no_bit(scheme, level):
     weights = [matmul.pack(random(*shape, seed=1), scheme, level=level) for shape in ((200, 100), (100, 200))]
     before = torch.get_num_threads()
     try:
-        for rows in (1, 5, 60, 2000):
+        for rows in (1, 5, 60, 4000):
             x = random(rows, 100, seed=rows)
             found = []
             for threads in (1, 2, 3, 5):

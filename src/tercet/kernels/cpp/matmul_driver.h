@@ -261,7 +261,8 @@ struct Driver {
         if (job.rows <= 0) return;
         const long rounds = divided_up(job.rows, most_rows(job) * job.threads);
         const long block = divided_up(divided_up(job.rows, rounds * job.threads), TILE) * TILE;
-        if (job.threads > 1 && (job.rows <= most_rows(job) || block < 2 * TILE)) return run_flat(job);
+        // A few blocks cannot be shared out evenly: panels can.
+        if (job.threads > 1 && (job.rows <= 4 * most_rows(job) || block < 2 * TILE)) return run_flat(job);
         Tall tall = {&job, block, divided_up(job.rows, block), 0};
         run_parallel(tall.blocks < job.threads ? static_cast<int>(tall.blocks) : job.threads, work_tall, &tall);
     }
