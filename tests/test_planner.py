@@ -47,7 +47,6 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     ENGINES.names()
     monkeypatch.setattr(ENGINES, "_entries", {"torch_packed": made})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(planner, "_disturbed", {})
     return made
 
 
@@ -102,21 +101,52 @@ def test_an_engine_with_a_new_scheme_is_probed_anew(engine: Engine) -> None:
     assert scheme(DType.INT8) in planner.capability("cpu").schemes
 
 
-def test_a_disturbed_probe_is_never_remembered(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(planner, "monotonic", lambda: now[0])
+def at(monkeypatch: pytest.MonkeyPatch, start: float) -> list[float]:
+    """The time of day, which a test moves."""
+    now = [start]
+    monkeypatch.setattr(planner, "time", lambda: now[0])
+    return now
+
+
+def test_a_disturbed_probe_stands_for_an_hour_and_then_is_made_anew(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
+) -> None:
+    now = at(monkeypatch, 1_000_000.0)
     engine.rows[F16] = measured(0.3, UNSEEN, quiet=False)
-    assert not planner.capability("cpu").quiet
-    assert not planner.remembered_in("cpu").exists()
-    # for a minute it serves this process, so that ten models do not cost ten probes in vain
-    now[0] += 59
-    planner.capability("cpu")
+    first = planner.capability("cpu")
+    assert not first.quiet
+    now[0] += 3599
+    again = planner.capability("cpu")
     assert engine.probes == 1
+    assert (again.schemes, again.quiet) == (first.schemes, False)
+    # however fast it looked
+    assert tercet.plan(tiny_bert).scheme == scheme(F32)
     now[0] += 2
     engine.rows[F16] = measured(0.3, UNSEEN)
     assert planner.capability("cpu").quiet
     assert engine.probes == 2
-    assert planner.remembered_in("cpu").is_file()
+    # what a quiet machine measured has no end
+    now[0] += 10 * 365 * 24 * 3600
+    assert tercet.plan(tiny_bert).scheme == scheme(F16)
+    assert engine.probes == 2
+
+
+def test_refresh_measures_a_disturbed_table_anew_at_once(engine: Engine) -> None:
+    engine.rows[F16] = measured(0.3, UNSEEN, quiet=False)
+    assert not planner.capability("cpu").quiet
+    engine.rows[F16] = measured(0.3, UNSEEN)
+    assert planner.capability("cpu", refresh=True).quiet
+    assert planner.capability("cpu").quiet
+    assert engine.probes == 2
+
+
+def test_a_disturbed_table_of_a_time_to_come_is_forgotten(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = at(monkeypatch, 2_000_000.0)
+    engine.rows[F16] = measured(0.3, UNSEEN, quiet=False)
+    planner.capability("cpu")
+    now[0] -= 500_000  # the clock was set right
     planner.capability("cpu")
     assert engine.probes == 2
 
@@ -130,6 +160,8 @@ def test_a_disturbed_probe_is_never_remembered(engine: Engine, monkeypatch: pyte
         '{"key": {}, "schemes": []}',
         '{"key": KEY}',
         '{"key": KEY, "schemes": [{"scheme": {}}]}',
+        '{"key": KEY, "schemes": []}',
+        '{"key": KEY, "schemes": [], "time": "yesterday"}',
     ],
 )
 def test_a_damaged_note_is_forgotten(engine: Engine, text: str) -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import monotonic
+from time import time
 from typing import Any
 
 import torch
@@ -42,17 +42,19 @@ from tercet.precision.scheme import Scheme
 logger = logging.getLogger(__name__)
 
 # Raise it whenever what is measured, how, or a stated drift changes: what was remembered before is forgotten.
-_PROBE_VERSION = 6
+_PROBE_VERSION = 7
 _HEADS = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
-# A disturbed table is never written down; but who opens ten models should not measure ten times in vain.
-_DISTURBED_SECONDS = 60.0
-_disturbed: dict[str, tuple[float, Mapping[Scheme, Measured]]] = {}
+# A disturbed table decides nothing, yet on a server that is always busy every start would measure in vain: it
+# stands for an hour. What a quiet machine measured stands until the key changes.
+_DISTURBED_SECONDS = 3600.0
 # One probe at a time: two would disturb each other.
 _probing = threading.Lock()
 
 
 def capability(device: object = None, *, refresh: bool = False) -> Capability:
     """What a device can do: as remembered from an earlier probe, or probed now; its free memory as it is now.
+
+    What other processes disturbed is remembered for an hour, and marked as not quiet.
 
     Args:
         device: "cpu", "cuda:0", "mps", in any spelling; None for the best that is there.
@@ -76,7 +78,7 @@ def capability(device: object = None, *, refresh: bool = False) -> Capability:
         threads=torch.get_num_threads(),
         features=device_features(name),
         schemes=schemes,
-        quiet=all(found.quiet for found in schemes.values()),
+        quiet=_quiet(schemes),
         memory_limit=memory.limit,
     )
 
@@ -238,35 +240,38 @@ def _replayed(plan: Plan) -> Plan:
 
 
 def _probe(device: str) -> Mapping[Scheme, Measured]:
-    """What every engine measures of its schemes; remembered if nothing disturbed it."""
+    """What every engine measures of its schemes; remembered with the time."""
     schemes: dict[Scheme, Measured] = {}
     for name in ENGINES.names():
         engine = ENGINES[name]
         schemes.update(engine.probe(device, engine.schemes(device)))
     key = _key(device)
-    if all(found.quiet for found in schemes.values()):
-        write_json(_file(key), {"key": key, "schemes": schemes_to_json(schemes)})
-    else:
-        logger.info("other processes disturbed the probe of %s; it is not remembered", device)
-        _disturbed[_file(key)] = (monotonic(), schemes)
+    if not _quiet(schemes):
+        logger.info("other processes disturbed the probe of %s; it stands for an hour", device)
+    write_json(_file(key), {"key": key, "time": time(), "schemes": schemes_to_json(schemes)})
     return schemes
 
 
 def _remembered(device: str) -> Mapping[Scheme, Measured] | None:
-    """What was measured under the same key, None where nothing usable was."""
+    """What was measured under the same key; None where nothing was, or what was disturbed is too old."""
     key = _key(device)
     name = _file(key)
-    when, recent = _disturbed.get(name, (float("-inf"), None))
-    if recent is not None and monotonic() - when < _DISTURBED_SECONDS:
-        return recent
     saved = read_json(name)
     if not isinstance(saved, dict) or saved.get("key") != key:
         return None
     try:
-        return schemes_from_json(saved["schemes"])
+        schemes = schemes_from_json(saved["schemes"])
+        # A time to come was told by another clock: such a table would stand for who knows how long.
+        fresh = 0 <= time() - saved["time"] < _DISTURBED_SECONDS
     except (KeyError, TypeError, AttributeError, PrecisionError) as error:
         logger.info("%s cannot be used and is forgotten: %r", name, error)
         return None
+    return schemes if fresh or _quiet(schemes) else None
+
+
+def _quiet(schemes: Mapping[Scheme, Measured]) -> bool:
+    """Whether nothing disturbed any measurement of a table."""
+    return all(found.quiet for found in schemes.values())
 
 
 def _key(device: str) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def test_the_page_has_the_machine_the_table_and_what_auto_would_do(
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     install(monkeypatch, replace(capability({F32: measured(1.0)}), quiet=False))
     assert main(["doctor"]) == 0
-    assert "other processes disturbed it. Try again when the machine is quiet." in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "Other processes disturbed the measurement. It is remembered for an hour at most;" in page
+    assert "--refresh` measures again when the machine is quiet" in page
 
 
 def test_json_has_the_same_numbers(

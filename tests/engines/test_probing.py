@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,54 @@ def test_a_piece_that_would_eat_the_budget_is_timed_once(monkeypatch: pytest.Mon
     assert found == {"slow": pytest.approx(5.0), "fast": pytest.approx(0.002)}
     assert quiet
     assert len(calls) == 3  # two to warm up, one that counts
+
+
+def test_what_is_far_slower_than_the_base_is_timed_once_and_the_base_in_every_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = clock(monkeypatch)
+    calls = dict.fromkeys(["base", "emulated", "slower", "faster"], 0)
+
+    def work(name: str, seconds: float) -> None:
+        calls[name] += 1
+        now[0] += seconds
+
+    pieces = {"base": 0.002, "emulated": 0.007, "slower": 0.005, "faster": 0.001}
+    found, quiet = time_interleaved(
+        {name: partial(work, name, seconds) for name, seconds in pieces.items()}, base=["base"]
+    )
+    assert found == pytest.approx(pieces)
+    assert quiet
+    assert calls == {"base": 11, "emulated": 3, "slower": 11, "faster": 11}
+
+
+def test_what_was_held_up_once_is_not_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = clock(monkeypatch), [0]
+
+    def base() -> None:
+        now[0] += 0.002
+
+    def held_up() -> None:
+        calls[0] += 1
+        now[0] += 0.100 if calls[0] == 3 else 0.001  # the first sample
+
+    found, _ = time_interleaved({"base": base, "held up": held_up}, base=["base"], budget_seconds=1.0)
+    assert found["held up"] == pytest.approx(0.001)
+
+
+def test_once_disturbed_in_vain_the_other_shapes_are_only_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = []
+
+    def disturbed(
+        work: dict[object, object], *, budget_seconds: float, **options: object
+    ) -> tuple[dict[object, float], bool]:
+        budgets.append(budget_seconds)
+        return dict.fromkeys(work, 1.0), False
+
+    monkeypatch.setattr(probing, "time_interleaved", disturbed)
+    monkeypatch.setattr(probing, "_CPU_SHAPES", ((32, 64, 96), (16, 64, 96)))
+    probe_torch("cpu", schemes(F32))
+    assert budgets[0] == budgets[1] > budgets[2] > 0
 
 
 def test_samples_that_lie_far_apart_are_not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["CRANFIELD", "PRODUCTS", "STATED_DRIFT", "probe_linear", "probe_torch", "time_interleaved"]
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -45,13 +45,16 @@ STATED_DRIFT: Mapping[DType, Drift] = {
 # Ways to do a linear layer, by the name that a plan carries.
 PRODUCTS: Mapping[str, Product] = {"torch": torch_product, "onednn": onednn_product}
 
-# (tokens, in, out): a question and a full batch to a small encoder, a batch to a large one; a GPU is only busy
-# with more tokens.
+# (tokens, in, out): a question and a full batch to a small encoder, a batch to a large one; a GPU is only
+# busy with more tokens.
 _CPU_SHAPES = ((16, 384, 1536), (2048, 384, 1536), (512, 1024, 1024))
 _GPU_SHAPES = ((2048, 384, 1536), (4096, 1024, 4096))
 _BUDGET_SECONDS = 0.3  # timing of one shape, all formats together
+_DISTURBED_BUDGET_SECONDS = 0.1  # the same, once a measurement can no longer decide anything
 _ATTEMPTS = 2  # of a disturbed probe
 _MOST_ROUNDS, _FEWEST_ROUNDS = 9, 3
+# What takes so many times float32's time is never chosen for speed: one sample tells that.
+_FAR_SLOWER = 3.0
 # Beyond these the machine was not ours: share of time that threads waited for a processor; median over best.
 _MOST_WAITING, _MOST_SPREAD = 0.05, 1.25
 
@@ -129,8 +132,9 @@ def probe_linear(
     measured = {}
     with torch.inference_mode():
         names = _kernels(place, DType.FLOAT32)
-        seconds, quiet = _time_shapes(place, work, attempts)
-        base = min(seconds[name] for name in names)
+        against: list[Scheme | str] = [*names]
+        seconds, quiet = _time_shapes(place, work, against, attempts)
+        base = min(seconds[name] for name in against)
         for scheme in packs:
             relative = seconds[scheme] / base
             error = _error_of(partial(packed, scheme))
@@ -143,26 +147,44 @@ def probe_linear(
 def time_interleaved(
     work: Mapping[K, Callable[[], object]],
     *,
+    base: Collection[K] = (),
     budget_seconds: float = _BUDGET_SECONDS,
     synchronise: Callable[[], object] = lambda: None,
 ) -> tuple[dict[K, float], bool]:
     """Best seconds of one call of each piece of work, and whether the machine was quiet meanwhile.
 
     Every round calls each once, so that what disturbs one disturbs all. A piece that would eat the budget
-    alone is timed once; so the whole stays near the budget even on a slow machine.
+    alone is timed once, and so is one far slower than the base: the whole stays near the budget even on a
+    slow machine.
+
+    Args:
+        work: what to time, by name.
+        base: names of what the others are measured against: 3 times the fastest's time is far slower.
+        budget_seconds: for all samples of all pieces.
+        synchronise: waits until the device has done what it was given.
     """
     samples: dict[K, list[float]] = {key: [] for key in work}
-    repeats: dict[K, int] = {}
+    warm: dict[K, float] = {}
     for key, call in work.items():
         _seconds(call, 1, synchronise)  # compiles and packs; the second call tells how many fit a sample
-        repeats[key] = min(64, max(1, ceil(1e-3 / max(_seconds(call, 1, synchronise), 1e-7))))
+        warm[key] = _seconds(call, 1, synchronise)
+    repeats = {key: min(64, max(1, ceil(1e-3 / max(found, 1e-7)))) for key, found in warm.items()}
+    active = set(work)
     waited, started = _seconds_waited(), perf_counter()
     for round_number in range(_MOST_ROUNDS):
         if round_number >= _FEWEST_ROUNDS and perf_counter() - started > budget_seconds:
             break
         for key, call in work.items():
-            if not samples[key] or min(samples[key]) * repeats[key] < budget_seconds / 4:
+            if key in active:
                 samples[key].append(_seconds(call, repeats[key], synchronise))
+        if round_number == 0:
+            far = min((_FAR_SLOWER * samples[key][0] for key in base), default=float("inf"))
+            # Slow in both: what something held up once is not taken for slow.
+            active = {
+                key
+                for key, [sample] in samples.items()
+                if sample * repeats[key] < budget_seconds / 4 and min(sample, warm[key]) <= far
+            }
     elapsed = perf_counter() - started
     waiting = (_seconds_waited() - waited) / elapsed
     spread = max(median(found) / min(found) for found in samples.values())
@@ -177,17 +199,22 @@ def _time_products(
     """Best time of each product in each dtype, as geometric mean over the shapes."""
     ordered = sorted(dtypes, key=lambda dtype: dtype.value)
     pairs = [(dtype, kernel) for dtype in ordered for kernel in _kernels(device, dtype)]
+    base = [pair for pair in pairs if pair[0] is DType.FLOAT32]
     return _time_shapes(
-        device, lambda operands: {pair: _linear(device, *pair, *operands) for pair in pairs}, attempts
+        device, lambda operands: {pair: _linear(device, *pair, *operands) for pair in pairs}, base, attempts
     )
 
 
 def _time_shapes(
-    device: torch.device, work_of: Callable[[_Operands], Mapping[K, Callable[[], object]]], attempts: int
+    device: torch.device,
+    work_of: Callable[[_Operands], Mapping[K, Callable[[], object]]],
+    base: Collection[K],
+    attempts: int,
 ) -> tuple[dict[K, float], bool]:
     """Best time of each piece of work, as geometric mean over the shapes; and whether all was quiet.
 
-    The best of a quiet attempt, else of all. The shapes share the repetitions: a busy machine costs no more.
+    The best of a quiet attempt, else of all. The shapes share the repetitions; and once these are spent and
+    one shape is disturbed, the rest is only estimated: a busy machine costs no more than a quiet one.
     """
     shapes = _CPU_SHAPES if device.type == "cpu" else _GPU_SHAPES
     best: dict[K, list[float]] = {}
@@ -195,10 +222,13 @@ def _time_shapes(
     synchronise = partial(_synchronise, device)
     for shape in shapes:
         work = work_of(_operands(shape))
-        least, shape_quiet = time_interleaved(work, synchronise=synchronise)
+        budget = _BUDGET_SECONDS if quiet else _DISTURBED_BUDGET_SECONDS
+        least, shape_quiet = time_interleaved(work, base=base, budget_seconds=budget, synchronise=synchronise)
         while not shape_quiet and repetitions > 0:
             repetitions -= 1
-            seconds, shape_quiet = time_interleaved(work, synchronise=synchronise)
+            seconds, shape_quiet = time_interleaved(
+                work, base=base, budget_seconds=budget, synchronise=synchronise
+            )
             least = seconds if shape_quiet else {key: min(least[key], seconds[key]) for key in work}
         quiet = quiet and shape_quiet
         for key in work:

@@ -99,7 +99,7 @@ class Capability:
         threads: torch's intra-op threads when it was probed.
         features: CPU flags or GPU compute capability that matter to a reader.
         schemes: what was measured, by scheme.
-        quiet: False where others disturbed the probe even after repetition; such a table is never remembered.
+        quiet: False where others disturbed the probe even after repetition; such a table stands for an hour.
         memory_limit: what decided `free_bytes`: "the machine", a cgroup's folder, "the GPU".
     """
 

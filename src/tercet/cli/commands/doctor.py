@@ -27,7 +27,8 @@ def doctor(
     """Measure which number formats run on this machine, how fast and how exactly, and what `auto` would
     choose.
 
-    Takes about a second on the first run; what an undisturbed machine measured is remembered.
+    Takes about two seconds on the first run. What was measured is remembered; for an hour only where other
+    processes disturbed it, and then `auto` decides nothing by it.
 
     Example:
     tercet doctor
@@ -96,10 +97,11 @@ def _page(found: Capability, kernels: str, reasons: tuple[str, ...], remembered:
     for reason in reasons:
         lines += wrap(reason, 100, subsequent_indent="  ")
     lines.append("")
+    if not found.quiet:
+        lines.append("Other processes disturbed the measurement. It is remembered for an hour at most;")
+        lines.append("`tercet doctor --refresh` measures again when the machine is quiet.")
     if remembered is not None:
         lines.append(f"Remembered in {remembered}; --refresh measures again.")
-    elif not found.quiet:
-        lines.append("Not remembered: other processes disturbed it. Try again when the machine is quiet.")
     else:
         lines.append("Not remembered: the cache folder cannot be written.")
     packed = _packed_weights()
