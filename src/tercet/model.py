@@ -90,7 +90,14 @@ def _bare_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> nn.Module:
         return ENCODERS[checkpoint.architecture](checkpoint.config, where, fused=fused)
 
 
-def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "", fused: bool = True) -> nn.Module:
+def load_encoder(
+    checkpoint: Checkpoint,
+    dtype: DType,
+    *,
+    prefix: str = "",
+    fused: bool = True,
+    float32_layers: tuple[int, ...] = (),
+) -> nn.Module:
     """The encoder with its weights on the CPU in `dtype`, read one tensor at a time.
 
     Tensors that need no cast and are not fused stay mapped from the file.
@@ -100,18 +107,26 @@ def load_encoder(checkpoint: Checkpoint, dtype: DType, *, prefix: str = "", fuse
         dtype: of all parameters.
         prefix: load only the parameters below it ("layers.3."); the others stay without memory.
         fused: copy the weights of projections of one input into one product.
+        float32_layers: numbers of layers whose parameters are read in float32 instead.
     """
     module, names = check_encoder(checkpoint, fused=fused)
-    _fill(module, names, checkpoint, dtype, prefix)
+    prefixes = [where for where, _ in cast(Encoder, module).stages()] if float32_layers else []
+    _fill(module, names, checkpoint, dtype, prefix, tuple(prefixes[number] for number in float32_layers))
     return module
 
 
 def _fill(
-    module: nn.Module, names: Mapping[str, Target], checkpoint: Checkpoint, dtype: DType, prefix: str
+    module: nn.Module,
+    names: Mapping[str, Target],
+    checkpoint: Checkpoint,
+    planned: DType,
+    prefix: str,
+    in_float32: tuple[str, ...] = (),
 ) -> None:
     for name, target in names.items():
         if not target.parameter.startswith(prefix):
             continue
+        dtype = DType.FLOAT32 if target.parameter.startswith(in_float32) else planned
         tensor = checkpoint.read(checkpoint.tensors[name], dtype)
         path, _, leaf = target.parameter.rpartition(".")
         owner = module.get_submodule(path)

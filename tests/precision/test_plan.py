@@ -337,8 +337,8 @@ def changed(**changes: Any) -> dict[str, Any]:
     [
         ([], "must be an object"),
         (changed(tokenbudget=1), r"unknown key 'tokenbudget'\. Did you mean 'token_budget'\?"),
-        ({"plan_version": 2}, "device, free_bytes, kernel, machine, .* missing"),
-        (changed(plan_version=9), "plan_version is 9, this release reads 2"),
+        ({"plan_version": 3}, "device, float32_layers, free_bytes, kernel, machine, .* missing"),
+        (changed(plan_version=9), "plan_version is 9, this release reads 3"),
         (changed(token_budget="2048"), "token_budget must be a whole number from 1 up, found '2048'"),
         (changed(token_budget=0), "token_budget must be a whole number from 1 up"),
         (changed(token_budget=True), "token_budget must be a whole number"),

@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     @property
     def float32_layers(self) -> tuple[str, ...]:
-        """Linear layers computed in float32, since their weights leave the range of the plan's format."""
+        """Linear layers in float32 by the plan's wish, or since their weights leave the format's range."""
         ...
 
     def forward(self, batch: Batch) -> Tensor:

@@ -24,7 +24,8 @@ from torch.nn import functional
 from tercet.checkpoint.layout import Checkpoint
 from tercet.engines import ENGINES, Engine
 from tercet.engines.heap import give_back_free_memory
-from tercet.engines.packed import LinearWeight, PackedEncoder, load_packed
+from tercet.engines.mixed import float32_prefixes
+from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, load_packed
 from tercet.engines.probing import CRANFIELD, probe_linear
 from tercet.engines.weight_cache import Block, map_blocks, write_blocks
 from tercet.errors import CheckpointError, InputError, PrecisionError
@@ -32,7 +33,8 @@ from tercet.kernels import matmul
 from tercet.kernels.matmul import PackedWeight
 from tercet.kernels.native import absence, library
 from tercet.layers.activation import Activation
-from tercet.layers.linear import FeedForward, Product, torch_product
+from tercet.layers.linear import FeedForward, Product
+from tercet.model import check_encoder
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan
@@ -57,9 +59,11 @@ class NativeCpu(PackedEncoder):
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         label, level = plan.scheme.label, _level(plan)
         packed: dict[str, PackedWeight | None] = {}
+        prefixes = float32_prefixes(check_encoder(checkpoint)[0], plan.float32_layers)
 
         def products(weights: list[LinearWeight]) -> list[Product]:
             packed.update(_packed(checkpoint, weights, label, level))
+            packed.update((weight.path, None) for weight in weights if weight.path.startswith(prefixes))
             return [_product(weight, packed[weight.path]) for weight in weights]
 
         encoder = load_packed(checkpoint, products)
@@ -70,15 +74,16 @@ class NativeCpu(PackedEncoder):
                     part.product = partial(_feed_forward, up, down)
         kept = tuple(path for path, weight in packed.items() if weight is None)
         super().__init__(encoder, plan.token_budget, float32_layers=kept)
-        if kept:
+        beyond = [path for path in kept if not path.startswith(prefixes)]
+        if beyond:
             logger.warning(
                 "%s: the weights of %d of %d linear layers leave the range of float16 (largest number %g); "
                 "these layers are computed in float32: %s",
                 checkpoint.name,
-                len(kept),
+                len(beyond),
                 len(packed),
                 DType.FLOAT16.max,
-                ", ".join(kept),
+                ", ".join(beyond),
             )
 
 
@@ -102,24 +107,6 @@ class _NativeLinear:
         return out if activation is None or gelu else activation(out)
 
 
-class _SingleLinear:
-    """A linear layer in float32 among narrower ones."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-
-    def __call__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        activation: Activation | None = None,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        """(tokens, in) float32 -> (tokens, out) float32."""
-        return torch_product(x, self._weight, bias, activation, residual)
-
-
 def _feed_forward(
     up: PackedWeight, down: PackedWeight, x: Tensor, up_bias: Tensor, down_bias: Tensor, residual: Tensor
 ) -> Tensor:
@@ -127,7 +114,7 @@ def _feed_forward(
 
 
 def _product(weight: LinearWeight, packed: PackedWeight | None) -> Product:
-    return _SingleLinear(weight.read()) if packed is None else _NativeLinear(packed)
+    return SingleLinear(weight.read()) if packed is None else _NativeLinear(packed)
 
 
 def _packed(

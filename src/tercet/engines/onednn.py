@@ -17,11 +17,13 @@ from torch import Tensor
 from tercet.checkpoint.layout import Checkpoint
 from tercet.engines import ENGINES, Engine
 from tercet.engines.heap import give_back_free_memory
-from tercet.engines.packed import LinearWeight, PackedEncoder, load_packed
+from tercet.engines.mixed import float32_prefixes, linear_layers
+from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, load_packed
 from tercet.engines.probing import CRANFIELD, probe_linear
 from tercet.engines.torch_packed import rounded
 from tercet.layers.activation import Activation
 from tercet.layers.linear import FeedForward, Product
+from tercet.model import check_encoder
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan
@@ -107,11 +109,12 @@ def _feed_forward(
     return out
 
 
-def _products(weights: list[LinearWeight]) -> list[Product]:
-    """Each layer packed, one at a time."""
+def _products(weights: list[LinearWeight], in_float32: tuple[str, ...] = ()) -> list[Product]:
+    """Each layer packed, one at a time; float32 below the prefixes that the plan keeps so."""
     made: list[Product] = []
     for weight in weights:
-        made.append(QuantisedLinear(weight.read()))
+        kept = weight.path.startswith(in_float32)
+        made.append(SingleLinear(weight.read()) if kept else QuantisedLinear(weight.read()))
         give_back_free_memory()
     return made
 
@@ -135,10 +138,12 @@ class _Kind:
 
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The body with its linear layers quantised."""
-        encoder = load_packed(checkpoint, _products)
+        prefixes = float32_prefixes(check_encoder(checkpoint)[0], plan.float32_layers)
+        encoder = load_packed(checkpoint, partial(_products, in_float32=prefixes))
         for net in [part for part in encoder.modules() if isinstance(part, FeedForward)]:
             net.product = partial(_feed_forward, net)
-        return PackedEncoder(encoder, plan.token_budget)
+        kept = linear_layers(encoder, prefixes)
+        return PackedEncoder(encoder, plan.token_budget, float32_layers=kept)
 
 
 def _failure() -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LinearWeight", "PackedEncoder", "load_packed"]
+__all__ = ["LinearWeight", "PackedEncoder", "SingleLinear", "load_packed"]
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,7 +17,8 @@ from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.layout import Checkpoint
 from tercet.encoders import Encoder
 from tercet.engines.heap import give_back_free_memory
-from tercet.layers.linear import Linear, Product
+from tercet.layers.activation import Activation
+from tercet.layers.linear import Linear, Product, torch_product
 from tercet.model import check_encoder
 from tercet.precision.dtype import DType
 
@@ -50,6 +51,24 @@ class LinearWeight:
             row += len(part)
             self.checkpoint.release(info)
         return whole
+
+
+class SingleLinear:
+    """A linear layer in float32 among narrower ones."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """(tokens, in) float32 -> (tokens, out) float32."""
+        return torch_product(x, self._weight, bias, activation, residual)
 
 
 def load_packed(checkpoint: Checkpoint, products: Callable[[list[LinearWeight]], list[Product]]) -> nn.Module:
@@ -104,7 +123,8 @@ class PackedEncoder:
     """The forward of such an encoder.
 
     Attributes:
-        float32_layers: linear layers computed in float32, since their weights leave the range of the format.
+        float32_layers: linear layers computed in float32, since the plan says so or their weights leave the
+            range of the format.
     """
 
     def __init__(

@@ -22,6 +22,7 @@ from tercet.encoders import Encoder
 from tercet.engines import ENGINES, Engine
 from tercet.engines.graphs import Graphs
 from tercet.engines.heap import give_back_free_memory
+from tercet.engines.mixed import check_layers, float32_prefixes, linear_layers, widen
 from tercet.engines.probing import PRODUCTS, probe_torch
 from tercet.engines.tensor_cores import FLOAT8, TF32, probe_tensor_cores, schemes_of_tensor_cores
 from tercet.engines.tf32 import exact_products, tf32_products
@@ -50,10 +51,9 @@ class TorchPacked:
     Attributes:
         device: where it runs.
         graphs: what small batches take on CUDA; None, and every batch runs eagerly.
-        float32_layers: none; a checkpoint whose weights leave the range of the plan's format is refused.
+        float32_layers: linear layers of the encoder layers that the plan keeps in float32; of others a
+            checkpoint whose weights leave the range of the plan's format is refused.
     """
-
-    float32_layers: tuple[str, ...] = ()
 
     def __init__(self, checkpoint: Checkpoint, plan: Plan) -> None:
         self.device = torch.device(plan.device)
@@ -66,7 +66,15 @@ class TorchPacked:
         compute = plan.precision.compute
         # A large model that needs no cast stays in its file altogether, where the kernel can drop it again.
         mapped = self.device.type == "cpu" and _mapped_bytes(checkpoint, compute) > _MOST_MAPPED_BYTES_COPIED
-        encoder = load_encoder(checkpoint, compute, fused=not mapped)
+        kept = plan.float32_layers
+        if kept and (plan.scheme.variant is not None or plan.scheme.dtype is DType.FLOAT8):
+            raise PrecisionError(
+                f"the plan keeps layers {', '.join(map(str, kept))} in float32; {plan.scheme} cannot. "
+                "Make the plan anew."
+            )
+        check_layers(kept, int(checkpoint.config["num_hidden_layers"]), "the plan")
+        encoder = load_encoder(checkpoint, compute, fused=not mapped, float32_layers=kept)
+        self.float32_layers = linear_layers(encoder, float32_prefixes(encoder, kept))
         set_product(encoder, PRODUCTS[kernel])
         if plan.scheme == FLOAT8:
             # Before the rest is moved: the device never holds all weights in bfloat16.
@@ -74,6 +82,7 @@ class TorchPacked:
         self._encoder = encoder.to(self.device)
         if kernel == "onednn" and not mapped:
             _pack(self._encoder, checkpoint, compute)
+        widen(self._encoder, kept, compute.torch)
         # oneDNN compiles a product for each number of rows and keeps what it compiled, between the results in
         # the heap: without rounding, a corpus of mixed lengths makes a process grow by gigabytes.
         compiles = kernel == "onednn" or plan.precision.compute.bytes < 4

@@ -150,10 +150,8 @@ class AuditRow:
     @property
     def name(self) -> str:
         """Short and unique among schemes: "float16 (torch_packed)", with the layers kept in float32."""
-        kept = (
-            f", layers {', '.join(map(str, self.float32_layers))} in float32" if self.float32_layers else ""
-        )
-        return f"{self.label} ({self.engine}{kept})"
+        layers = ", ".join(map(str, self.float32_layers))
+        return f"{self.label} ({self.engine}{f', layers {layers} in float32' if layers else ''})"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AuditRow:

@@ -94,6 +94,7 @@ def identity(model: Embedder, encoding: Encoding) -> dict[str, Any]:
                 "architecture",
                 "modules",
                 "precision",
+                "float32_layers",
                 "outputs",
                 "max_length",
                 "dimensions",

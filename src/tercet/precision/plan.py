@@ -32,7 +32,7 @@ _GPU_TOKEN_BUDGETS = (2048, 32768)
 _SMALLEST_BUDGET = 256
 # Of the free memory, what a budget chosen by us may fill; the rest is for what grows meanwhile.
 _FILL = 0.9
-_VERSION = 2
+_VERSION = 3
 _PAGE_WIDTH = 100
 
 
@@ -52,6 +52,7 @@ class Plan:
         machine: what people call the device.
         memory: (what, bytes) of the predicted peak; their sum is `peak_bytes`.
         kernel: which of the engine's ways to do a product measured the fastest, by the engine's name for it.
+        float32_layers: numbers of encoder layers that are computed in float32, whatever the scheme.
     """
 
     device: str
@@ -65,6 +66,7 @@ class Plan:
     machine: str = ""
     memory: tuple[tuple[str, int], ...] = ()
     kernel: str | None = None
+    float32_layers: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Field -> plain value, and the version of this format."""
@@ -75,6 +77,7 @@ class Plan:
             "device": self.device,
             "scheme": self.scheme.to_json(),
             "kernel": self.kernel,
+            "float32_layers": list(self.float32_layers),
             "precision": self.precision.to_json(),
             "token_budget": self.token_budget,
             "peak_bytes": self.peak_bytes,
@@ -108,6 +111,10 @@ class Plan:
         if between is not None:
             between = checked_dtype(between, "scheme: between", where)
         parts = checked_list(found["memory"], "memory", where)
+        kept = [
+            checked_count(number, "float32_layers", where)
+            for number in checked_list(found["float32_layers"], "float32_layers", where)
+        ]
         if not all(isinstance(part, list) and len(part) == 2 for part in parts):
             raise PrecisionError(f"{where}: memory must be a list of [what, bytes].")
         return cls(
@@ -133,6 +140,7 @@ class Plan:
             model=checked_text(found["model"], "model", where),
             machine=checked_text(found["machine"], "machine", where),
             kernel=None if found["kernel"] is None else checked_text(found["kernel"], "kernel", where),
+            float32_layers=tuple(sorted(set(kept))),
             memory=tuple(
                 (checked_text(what, "memory", where), checked_count(n, "memory", where)) for what, n in parts
             ),
@@ -199,7 +207,7 @@ class Plan:
         lines = [
             title,
             f"  device    {where}",
-            f"  body      {self.scheme}",
+            f"  body      {self.scheme}{_kept(self.float32_layers)}",
             f"  weights   {precision.weights}, arithmetic {precision.compute}, heads {precision.heads}, "
             f"output {precision.output}",
             f"  batches   up to {self.token_budget:,} tokens; a longer text goes alone",
@@ -430,6 +438,10 @@ def _too_large(footprint: Footprint, capability: Capability, precision: Precisio
         f"{show_bytes(capability.total_bytes)} (by {capability.memory_limit}). Free memory, raise the limit, "
         f"or {mend}."
     )
+
+
+def _kept(layers: tuple[int, ...]) -> str:
+    return f"; layers {', '.join(map(str, layers))} in float32" if layers else ""
 
 
 def _machine(capability: Capability) -> str:
