@@ -21,7 +21,9 @@ namespace {
 
 constexpr long LINE = 16;               // inputs of a row that lie together in a packed block
 constexpr long STRETCH = 384;           // most inputs of a stretch; a multiple of LINE
-constexpr long BLOCK = ROWS * (288 / ROWS);  // most rows of a block
+constexpr long PACKED = 3 * STRETCH;     // most inputs of a block of rows that are packed at a time
+constexpr long PACKED_FLOATS = 112 << 10;  // of a block of rows, which stay in the second cache
+constexpr long BLOCK = ROWS * (196 / ROWS);  // most rows of a block
 constexpr long BETWEEN_FLOATS = 176 << 10;   // what lies between two layers, for a block of rows
 constexpr long LEAST_BLOCK = 6 * ROWS;       // rows that are worth passing all weights
 constexpr long AHEAD = 4;               // steps that a tile brings its own weights ahead
@@ -106,8 +108,8 @@ void tile_of(long rows, const float* a, const float* w, long inputs, float* y, l
 }
 
 // Some rows of one panel, over one stretch.
-inline void panel_of(long rows, const float* packed, const float* w, long inputs, float* y, long y_step, const Ends& ends) {
-    const long tile_floats = inputs * ROWS;
+inline void panel_of(long rows, const float* packed, long tile_floats, const float* w, long inputs, float* y, long y_step,
+                     const Ends& ends) {
     for (long r = 0; r < rows; r += ROWS)
         for (int j = 0; j < PANEL; j += VECTORS * LANES) {
             Ends here = ends;
@@ -150,35 +152,60 @@ struct Work {
     long block, blocks, run, runs, taken;
 };
 
+// How the inputs of a layer are met: so many in a stretch, so many packed at a time.
+struct Portions {
+    long stretch, packed;
+
+    explicit Portions(long in) {
+        stretch = divided_up(divided_up(in, divided_up(in, STRETCH)), LINE) * LINE;
+        packed = divided_up(divided_up(in, divided_up(in, PACKED)), stretch) * stretch;
+    }
+
+    // Most rows of a block.
+    long rows() const {
+        const long fit = PACKED_FLOATS / packed / ROWS * ROWS;
+        return fit < ROWS ? ROWS : fit < BLOCK ? fit : BLOCK;
+    }
+
+    // Scratch of a block: its packed inputs, and the result of a panel that is not full.
+    long floats(long rows) const { return divided_up(rows, ROWS) * ROWS * (packed + PANEL); }
+};
+
 void multiply(const Work& work, long first_row, long rows, long first_panel, long panels, float* scratch) {
     const Layer& layer = *work.layer;
-    const long stretches = divided_up(layer.in, STRETCH), stretch = divided_up(divided_up(layer.in, stretches), LINE) * LINE;
+    const Portions portions(layer.in);
     const long panel_floats = divided_up(layer.in, LINE) * LINE * PANEL;
-    const float* x = work.x + first_row * work.x_step;
-    float* partial = scratch + divided_up(rows, ROWS) * ROWS * stretch;  // the result of a panel that is not full
-    for (long k = 0; k < layer.in; k += stretch) {
-        const long inputs = layer.in - k < stretch ? layer.in - k : stretch, filled = divided_up(inputs, LINE) * LINE;
-        const bool last = k + stretch >= layer.in;
-        pack(x + k, work.x_step, rows, inputs, filled, scratch);
+    float* partial = scratch + divided_up(rows, ROWS) * ROWS * portions.packed;
+    for (long begin = 0; begin < layer.in; begin += portions.packed) {
+        const long inputs = layer.in - begin < portions.packed ? layer.in - begin : portions.packed;
+        const long filled = divided_up(inputs, LINE) * LINE;
+        pack(work.x + first_row * work.x_step + begin, work.x_step, rows, inputs, filled, scratch);
         for (long panel = first_panel; panel < first_panel + panels; panel++) {
             const long column = panel * PANEL, outputs = layer.out - column < PANEL ? layer.out - column : PANEL;
-            const float* w = reinterpret_cast<const float*>(layer.weight) + panel * panel_floats + k * PANEL;
+            const float* weights = reinterpret_cast<const float*>(layer.weight) + panel * panel_floats;
             float* y = work.y + first_row * work.y_step + column;
             const float* residual = work.residual == nullptr ? nullptr : work.residual + first_row * work.residual_step + column;
             alignas(64) float bias[PANEL] = {};
             if (layer.bias != nullptr) memcpy(bias, layer.bias + column, outputs * sizeof(float));
-            Ends ends = {k > 0, last ? bias : nullptr, layer.gelu, residual, work.residual_step, w + panel_floats, 2};
-            if (outputs == PANEL) {
-                panel_of(rows, scratch, w, filled, y, work.y_step, ends);
-                continue;
-            }
-            ends.residual = nullptr;
-            panel_of(rows, scratch, w, filled, partial, PANEL, ends);
-            if (last)
+            for (long k = 0; k < filled; k += portions.stretch) {
+                const long some = filled - k < portions.stretch ? filled - k : portions.stretch;
+                const bool last = begin + k + some >= layer.in;
+                const float* w = weights + (begin + k) * PANEL;
+                // What comes next: the panel's next stretch, else the next panel's first of this portion.
+                const float* ahead = k + some < filled ? w + some * PANEL : w + panel_floats - k * PANEL;
+                Ends ends = {begin + k > 0, last ? bias : nullptr, layer.gelu, residual, work.residual_step, ahead, 2};
+                if (outputs == PANEL) {
+                    panel_of(rows, scratch + k * ROWS, filled * ROWS, w, some, y, work.y_step, ends);
+                    continue;
+                }
+                ends.residual = nullptr;
+                panel_of(rows, scratch + k * ROWS, filled * ROWS, w, some, partial, PANEL, ends);
+                if (!last) continue;
                 for (long r = 0; r < rows; r++)
                     for (long j = 0; j < outputs; j++)
                         y[r * work.y_step + j] =
                             partial[r * PANEL + j] + (residual == nullptr ? 0.0f : residual[r * work.residual_step + j]);
+            }
         }
     }
 }
@@ -186,8 +213,7 @@ void multiply(const Work& work, long first_row, long rows, long first_panel, lon
 void take_work(void* context, int, int) {
     Work& work = *static_cast<Work*>(context);
     thread_local Scratch memory;
-    const long stretch = work.layer->in < STRETCH ? divided_up(work.layer->in, LINE) * LINE : STRETCH;
-    float* scratch = memory.floats((work.block + ROWS) * (stretch + PANEL));
+    float* scratch = memory.floats(Portions(work.layer->in).floats(work.block));
     if (scratch == nullptr) {
         __atomic_store_n(&work.job->failed, 1, __ATOMIC_RELAXED);
         return;
@@ -204,11 +230,11 @@ void take_work(void* context, int, int) {
 void run_layer(Work& work) {
     const long rows = work.job->rows, panels = divided_up(work.layer->out, PANEL), threads = work.job->threads;
     // As few blocks as hold the rows, in equal parts for the threads; panels are divided where rows are few.
-    const long rounds = divided_up(rows, BLOCK * threads);
+    const long most = Portions(work.layer->in).rows(), rounds = divided_up(rows, most * threads);
     work.block = divided_up(divided_up(rows, rounds * threads), ROWS) * ROWS;
     work.run = panels;
     if (threads > 1 && work.block < 4 * ROWS) {
-        work.block = rows < BLOCK ? divided_up(rows, ROWS) * ROWS : BLOCK;
+        work.block = rows < most ? divided_up(rows, ROWS) * ROWS : most;
         work.run = divided_up(panels, 4 * threads);
         if (work.run < LEAST_COLUMNS) work.run = panels < LEAST_COLUMNS * threads ? divided_up(panels, threads) : LEAST_COLUMNS;
     }
@@ -233,7 +259,8 @@ void take_both(void* context, int, int) {
     MatmulJob& job = *both.job;
     thread_local Scratch memory, between_memory;
     const long step = between_step(job);
-    float* scratch = memory.floats((both.block + ROWS) * (STRETCH + PANEL));
+    const long up_floats = Portions(job.layers[0].in).floats(both.block), down_floats = Portions(job.layers[1].in).floats(both.block);
+    float* scratch = memory.floats(up_floats > down_floats ? up_floats : down_floats);
     float* between = between_memory.floats(both.block * step);
     if (scratch == nullptr || between == nullptr) {
         __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
@@ -253,7 +280,8 @@ void take_both(void* context, int, int) {
 
 void run_both(MatmulJob& job) {
     const long fit = BETWEEN_FLOATS / between_step(job) / ROWS * ROWS;
-    const long most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < BLOCK ? fit : BLOCK;
+    const long up_rows = Portions(job.layers[0].in).rows(), down_rows = Portions(job.layers[1].in).rows();
+    const long least = up_rows < down_rows ? up_rows : down_rows, most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < least ? fit : least;
     const long threads = job.threads > 1 ? job.threads : 1;
     if (job.rows >= threads * LEAST_BLOCK || threads == 1) {
         const long rounds = divided_up(job.rows, most * threads);
