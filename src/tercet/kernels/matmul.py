@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InputError, PrecisionError, TercetError, nearest
+from tercet.kernels.float16_weight import float16_panels
 from tercet.kernels.float32_weight import float32_panels
 from tercet.kernels.int8_weight import quantised_panels
 from tercet.kernels.memory import empty
@@ -25,12 +26,15 @@ _INT8_LEVELS = ("scalar", "avx2", "avx_vnni", "avx512_vnni", "amx_int8", "neon",
 # The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
 _LEVELS = {
     "float32": ("scalar", "avx2", "avx512", "neon"),
+    "float16": ("scalar", "avx512_fp16", "neon_fp16"),
     "int8": _INT8_LEVELS,
     "int8-fast": _INT8_LEVELS,
 }
-_NUMBERS = {"int8-fast": 0, "int8": 1, "float32": 2}
+_NUMBERS = {"int8-fast": 0, "int8": 1, "float32": 2, "float16": 3}
+# Schemes whose scalar level imitates instructions that a processor has not: to compare with, never to use.
+_IMITATED = frozenset({"float16"})
 # Levels that no machine at hand could run: tried here before they are trusted.
-_UNTRIED = frozenset({"amx_int8"})
+_UNTRIED = frozenset({"amx_int8", "avx512_fp16"})
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # x, its step, rows; weight, in, out, bias, gelu; residual, its step; y, its step; scheme, threads, level
 _LINEAR: list[Any] = [
@@ -60,7 +64,9 @@ def available(scheme: str) -> str | None:
     trusted = (
         name
         for name in reversed(levels)
-        if name in _LEVELS[scheme] and (name not in _UNTRIED or _proven(name))
+        if name in _LEVELS[scheme]
+        and not (name == "scalar" and scheme in _IMITATED)
+        and (name not in _UNTRIED or _proven(name))
     )
     return next(trusted, None)
 
@@ -70,7 +76,7 @@ def _proven(level: str) -> bool:
     """Whether a level that its authors had no processor for gives what the scalar one gives."""
     draw = torch.Generator().manual_seed(0)
     x, weight = torch.randn(33, 200, generator=draw), torch.randn(70, 200, generator=draw)
-    for scheme in ("int8", "int8-fast"):
+    for scheme in (scheme for scheme, levels in _LEVELS.items() if level in levels):
         found, expected = (linear(x, pack(weight, scheme, level=name), None) for name in (level, "scalar"))
         if not torch.allclose(found, expected, rtol=0, atol=1e-4):
             logger.warning(
@@ -85,23 +91,35 @@ def pack(weight: Tensor, scheme: str, *, level: str | None = None) -> PackedWeig
 
     Args:
         weight: (out, in) float32, float16 or bfloat16.
-        scheme: "float32"; "int8" (a scale for each 64 inputs of an output); "int8-fast" (a scale for each
-            output, chosen so that the squared error of its weights is smallest).
-        level: the instruction level that will run it; the best by default.
+        scheme: "float32"; "float16"; "int8" (a scale for each 64 inputs of an output); "int8-fast" (a scale
+            for each output, chosen so that the squared error of its weights is smallest).
+        level: the instruction level that will run it; the best by default. "scalar" runs everywhere; for
+            "float16" it imitates the arithmetic of the others, slowly, and is never the default.
 
     Raises:
         InputError: the scheme is unknown, or the weight has no two dimensions, no element, or a value that is
-            not finite.
+            not finite or beyond the range of float16 in "float16".
         PrecisionError: the scheme or level does not run here.
     """
-    level = level or available(scheme) or "scalar"
+    level = level or available(scheme)
+    if level is None and library() is not None:
+        raise PrecisionError(
+            f"{scheme!r} does not run here: this processor has no half precision products (AVX512-FP16, or "
+            "the FP16 of Armv8.2). Take another scheme."
+        )
+    level = level or "scalar"
     _check_level(scheme, level)
     if weight.ndim != 2 or 0 in weight.shape or not weight.is_floating_point():
         raise InputError(
             f"A weight to pack is (out, in) in floating point, not {_shape(weight)} {weight.dtype}."
         )
     out, inputs = weight.shape
-    data = float32_panels(weight) if scheme == "float32" else quantised_panels(weight, scheme)
+    if scheme == "float32":
+        data = float32_panels(weight)
+    elif scheme == "float16":
+        data = float16_panels(weight)
+    else:
+        data = quantised_panels(weight, scheme)
     return PackedWeight(out, inputs, scheme, level, data)
 
 

@@ -15,6 +15,7 @@ from tercet.errors import InputError, nearest
 LAYOUT = 1
 PANEL = 32  # outputs that lie together
 LINE = 16  # inputs of "float32" that a whole number of is stored
+HALF_LINE = 32  # the same of "float16"
 CHUNK = 64  # inputs that lie together; the group of "int8"
 ALIGNMENT = 64
 # Exact sums of products of bytes stay within 32 bits.
@@ -30,7 +31,7 @@ class PackedWeight:
 
     Attributes:
         out_features, in_features: the weight's shape.
-        scheme: what its numbers are: "float32", "int8" or "int8-fast".
+        scheme: what its numbers are: "float32", "float16", "int8" or "int8-fast".
         level: the instruction level that runs it.
         data: uint8, one dimension, contiguous, 64-byte aligned: panels with their scales and sums.
     """
@@ -81,6 +82,7 @@ def data_bytes(out_features: int, in_features: int, scheme: str) -> int:
     # Beside its weights a panel has a sum and a scale for every output, 4 bytes each: once, or every chunk.
     sizes = {
         "float32": -(-in_features // LINE) * LINE * 4 * PANEL,
+        "float16": -(-in_features // HALF_LINE) * HALF_LINE * 2 * PANEL,
         "int8": chunks * (CHUNK + 8) * PANEL,
         "int8-fast": (chunks * CHUNK + 8) * PANEL,
     }

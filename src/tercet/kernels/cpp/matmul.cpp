@@ -4,7 +4,7 @@
 
 namespace {
 
-enum Scheme { INT8_FAST = 0, INT8 = 1, FLOAT32 = 2 };
+enum Scheme { INT8_FAST = 0, INT8 = 1, FLOAT32 = 2, FLOAT16 = 3 };
 
 int run_float32(MatmulJob& job, int level) {
     switch (level) {
@@ -20,15 +20,35 @@ int run_float32(MatmulJob& job, int level) {
     return job.failed ? 1 : 0;
 }
 
+int run_float16(MatmulJob& job, int level) {
+    switch (level) {
+#if defined(__x86_64__)
+#if !defined(TERCET_WITHOUT_AVX512_FP16)
+        case LEVEL_AVX512_FP16: float16_avx512_fp16::run(job); break;
+#endif
+#elif defined(__aarch64__)
+        case LEVEL_NEON_FP16: float16_neon_fp16::run(job); break;
+#endif
+        case LEVEL_SCALAR: float16_scalar::run(job); break;
+        default: return 2;
+    }
+    return job.failed ? 1 : 0;
+}
+
 // 0; 1 where memory ran out; 2 for a scheme or level that this library was not built for.
 int run(MatmulJob& job, int scheme, int level) {
     if (scheme == FLOAT32) return run_float32(job, level);
+    if (scheme == FLOAT16) return run_float16(job, level);
     if (scheme != INT8_FAST && scheme != INT8) return 2;
     switch (level) {
 #if defined(__x86_64__)
+#if !defined(TERCET_WITHOUT_AMX_INT8)
         case LEVEL_AMX_INT8: int8_amx_int8::run(job, scheme == INT8); break;
+#endif
         case LEVEL_AVX512_VNNI: int8_avx512_vnni::run(job, scheme == INT8); break;
+#if !defined(TERCET_WITHOUT_AVX_VNNI)
         case LEVEL_AVX_VNNI: int8_avx_vnni::run(job, scheme == INT8); break;
+#endif
         case LEVEL_AVX2: int8_avx2::run(job, scheme == INT8); break;
 #elif defined(__aarch64__)
         case LEVEL_NEON_DOT: int8_neon_dot::run(job, scheme == INT8); break;

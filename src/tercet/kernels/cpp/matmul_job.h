@@ -38,3 +38,6 @@ namespace int8_avx512_vnni { void run(MatmulJob&, bool groups); }
 namespace int8_amx_int8 { void run(MatmulJob&, bool groups); }
 namespace int8_neon { void run(MatmulJob&, bool groups); }
 namespace int8_neon_dot { void run(MatmulJob&, bool groups); }
+namespace float16_scalar { void run(MatmulJob&); }
+namespace float16_avx512_fp16 { void run(MatmulJob&); }
+namespace float16_neon_fp16 { void run(MatmulJob&); }
