@@ -27,7 +27,7 @@ constexpr long BLOCK = ROWS * (196 / ROWS);  // most rows of a block
 constexpr long BETWEEN_FLOATS = 176 << 10;   // what lies between two layers, for a block of rows
 constexpr long LEAST_BLOCK = 6 * ROWS;       // rows that are worth passing all weights
 constexpr long AHEAD = 4;               // steps that a tile brings its own weights ahead
-constexpr long FEW = 6;                 // tiles that do not bring a whole panel in time
+constexpr long FEW = 2;                 // tiles that do not bring a whole panel in time
 constexpr long LEAST_COLUMNS = 4;       // panels that are worth packing rows for
 
 constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
@@ -115,7 +115,7 @@ inline void panel_of(long rows, const float* packed, long tile_floats, const flo
             Ends here = ends;
             if (here.bias != nullptr) here.bias += j;
             if (here.residual != nullptr) here.residual += r * here.residual_step + j;
-            // Tiles of one panel share the work of bringing the next; of few, the first brings its own a little ahead.
+            // Of few tiles, the first brings its own a little ahead.
             const bool own = r == 0 && j == 0 && rows <= FEW * ROWS;
             if (own) here.lines = PANEL;
             if (own) here.ahead = w + AHEAD * LINE * PANEL;
@@ -176,6 +176,8 @@ void multiply(const Work& work, long first_row, long rows, long first_panel, lon
     const Portions portions(layer.in);
     const long panel_floats = divided_up(layer.in, LINE) * LINE * PANEL;
     float* partial = scratch + divided_up(rows, ROWS) * ROWS * portions.packed;
+    // Tiles of one panel share the work of bringing what comes next.
+    const int lines = static_cast<int>(divided_up(PANEL, divided_up(rows, ROWS) * (PANEL / (VECTORS * LANES))));
     for (long begin = 0; begin < layer.in; begin += portions.packed) {
         const long inputs = layer.in - begin < portions.packed ? layer.in - begin : portions.packed;
         const long filled = divided_up(inputs, LINE) * LINE;
@@ -193,7 +195,7 @@ void multiply(const Work& work, long first_row, long rows, long first_panel, lon
                 const float* w = weights + (begin + k) * PANEL;
                 // What comes next: the panel's next stretch, else the next panel's first of this portion.
                 const float* ahead = k + some < filled ? w + some * PANEL : w + panel_floats - k * PANEL;
-                Ends ends = {begin + k > 0, last ? bias : nullptr, layer.gelu, residual, work.residual_step, ahead, 2};
+                Ends ends = {begin + k > 0, last ? bias : nullptr, layer.gelu, residual, work.residual_step, ahead, lines};
                 if (outputs == PANEL) {
                     panel_of(rows, scratch + k * ROWS, filled * ROWS, w, some, y, work.y_step, ends);
                     continue;
