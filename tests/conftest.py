@@ -10,11 +10,23 @@ import pytest
 from hypothesis import settings
 
 import tiny
+from tercet.kernels.native import absence, library
 
 # The first call of a test also imports torch and starts its threads: a deadline would time that, not the
 # code.
 settings.register_profile("tercet", deadline=None)
 settings.load_profile("tercet")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says with which instruction levels of the native kernels the tests ran, or why without them."""
+    found = library()
+    if found is None:
+        line = f"native engine: absent, its tests are skipped: {absence()}"
+    else:
+        line = f"native engine: {', '.join(found.levels)}{'' if found.threaded else ' (one thread)'}"
+    # At the end, since a header is not shown by -q.
+    terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)

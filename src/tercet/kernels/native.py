@@ -84,8 +84,8 @@ def _open(wish: str) -> tuple[Library | None, str | None]:
         raise InputError(f"{_VARIABLE}={wish!r}: no such level. {nearest(wish, ['none', *LEVELS])}")
     if not _FILE.is_file():
         return None, (
-            "this installation was built without a C++ compiler; install one (Debian: apt install g++) and "
-            "install tercet again from its source"
+            "this installation was built without a C++ compiler, or with TERCET_BUILD_KERNELS=0; install one "
+            "(Debian: apt install g++) and install tercet again from its source"
         )
     try:
         functions = ctypes.CDLL(str(_FILE))

@@ -72,12 +72,27 @@ unsigned long arm_levels() {
     return found;
 }
 #endif
+
+// The levels that setup.py left out, since the compiler does not know them; others build on none of these.
+unsigned long left_out() {
+    unsigned long levels = 0;
+#if defined(TERCET_WITHOUT_AVX_VNNI)
+    levels |= bit(LEVEL_AVX_VNNI);
+#endif
+#if defined(TERCET_WITHOUT_AVX512_FP16)
+    levels |= bit(LEVEL_AVX512_FP16);
+#endif
+#if defined(TERCET_WITHOUT_AMX_INT8)
+    levels |= bit(LEVEL_AMX_INT8);
+#endif
+    return levels;
+}
 }  // namespace
 
 // One bit for each level that runs here.
 EXPORT unsigned long tercet_levels(void) {
 #if defined(__x86_64__)
-    return x86_levels();
+    return x86_levels() & ~left_out();
 #elif defined(__aarch64__)
     return arm_levels();
 #else
