@@ -55,6 +55,21 @@ unsigned long x86_levels() {
     if (tiles && tiles_permitted()) found |= bit(LEVEL_AMX_INT8);
     return found;
 }
+
+// The levels that setup.py left out, since the compiler does not know them; others build on none of these.
+unsigned long left_out() {
+    unsigned long levels = 0;
+#if defined(TERCET_WITHOUT_AVX_VNNI)
+    levels |= bit(LEVEL_AVX_VNNI);
+#endif
+#if defined(TERCET_WITHOUT_AVX512_FP16)
+    levels |= bit(LEVEL_AVX512_FP16);
+#endif
+#if defined(TERCET_WITHOUT_AMX_INT8)
+    levels |= bit(LEVEL_AMX_INT8);
+#endif
+    return levels;
+}
 #endif
 
 #if defined(__aarch64__)
@@ -72,21 +87,6 @@ unsigned long arm_levels() {
     return found;
 }
 #endif
-
-// The levels that setup.py left out, since the compiler does not know them; others build on none of these.
-unsigned long left_out() {
-    unsigned long levels = 0;
-#if defined(TERCET_WITHOUT_AVX_VNNI)
-    levels |= bit(LEVEL_AVX_VNNI);
-#endif
-#if defined(TERCET_WITHOUT_AVX512_FP16)
-    levels |= bit(LEVEL_AVX512_FP16);
-#endif
-#if defined(TERCET_WITHOUT_AMX_INT8)
-    levels |= bit(LEVEL_AMX_INT8);
-#endif
-    return levels;
-}
 }  // namespace
 
 // One bit for each level that runs here.
