@@ -9,6 +9,7 @@ __all__ = [
     "Plan",
     "Precision",
     "__version__",
+    "audit",
     "evaluate",
     "load",
     "plan",
@@ -22,7 +23,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tercet.embedder import Embedder, load
     from tercet.embeddings import Embeddings
-    from tercet.evaluation import evaluate
+    from tercet.evaluation import audit, evaluate
     from tercet.planner import plan, probe
     from tercet.precision.dtype import Precision
     from tercet.precision.hardware import Capability
@@ -35,6 +36,7 @@ _HOMES = {
     "Embeddings": "tercet.embeddings",
     "Plan": "tercet.precision.plan",
     "Precision": "tercet.precision.dtype",
+    "audit": "tercet.evaluation",
     "evaluate": "tercet.evaluation",
     "load": "tercet.embedder",
     "plan": "tercet.planner",

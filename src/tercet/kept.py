@@ -18,7 +18,7 @@ from tercet.errors import OutputError, UnknownNameError, nearest
 KINDS: Mapping[str, tuple[str, ...]] = {
     "probes": ("probe-",),
     "weights": ("weights",),
-    "results": ("evaluations", "audits"),
+    "results": ("evaluations", "audits", "verdicts"),
 }
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["capability", "kernels_here", "make_plan", "plan", "probe", "remembered_in"]
+__all__ = [
+    "capability",
+    "kernels_here",
+    "make_plan",
+    "plan",
+    "probe",
+    "remembered_in",
+    "with_float32_layers",
+]
 
 import hashlib
 import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from time import time
 from typing import Any
@@ -21,9 +31,11 @@ from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
+from tercet.engines.mixed import float32_prefixes
 from tercet.errors import CheckpointError, InputError, PrecisionError, UnknownNameError, nearest
 from tercet.kernels.native import absence, library
-from tercet.model import named_outputs
+from tercet.model import check_encoder, named_outputs
+from tercet.precision.choice import Choice
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.hardware import (
     Capability,
@@ -37,7 +49,8 @@ from tercet.precision.hardware import (
 from tercet.precision.memory import device_memory, process_memory
 from tercet.precision.plan import Footprint, Plan
 from tercet.precision.plan import plan as plan_footprint
-from tercet.precision.scheme import Scheme
+from tercet.precision.scheme import Drift, Scheme
+from tercet.verdicts import Remembered, recall
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +114,9 @@ def make_plan(
 ) -> Plan:
     """Where and in what format a checkpoint runs here, and why. Reads no weight.
 
+    "auto" follows the verdict that an audit saved for these weights on this machine; where one may fit, the
+    weights are hashed once.
+
     Args:
         checkpoint: what is on disk.
         precision: "auto", "checkpoint", a dtype or variant in any spelling, a Wish, a Precision; or a Plan,
@@ -125,9 +141,18 @@ def make_plan(
     process_bytes = process_memory()
     footprint = checkpoint.footprint()
     _check_outputs(footprint, outputs)
-    return plan_footprint(
+    here = capability(device)
+    choice: Choice | None = None
+    kept: tuple[int, ...] = ()
+    audited = recall(checkpoint, here.device, kernels_here()) if _is_auto(wish) else None
+    if audited is not None and set(outputs or footprint.outputs) <= set(audited.outputs):
+        here = replace(here, schemes=_as_audited(here.schemes, audited.drifts))
+        found = here.schemes.get(audited.scheme)
+        if tolerance is None and found is not None and found.runs:
+            choice, kept = Choice(audited.scheme, (_audited_reason(audited),)), audited.float32_layers
+    made = plan_footprint(
         footprint,
-        capability(device),
+        here,
         wish,
         token_budget=token_budget,
         output_dtype=output,
@@ -135,7 +160,49 @@ def make_plan(
         max_length=max_length,
         process_bytes=process_bytes,
         tolerance=tolerance,
+        choice=choice,
     )
+    return with_float32_layers(made, checkpoint, kept)
+
+
+def with_float32_layers(plan: Plan, checkpoint: Checkpoint, layers: Sequence[int]) -> Plan:
+    """The same plan with some encoder layers in float32, and what they add to its memory.
+
+    Raises:
+        PrecisionError: there is no such layer.
+    """
+    if not layers:
+        return plan
+    kept = tuple(sorted(set(layers)))
+    module, names = check_encoder(checkpoint)
+    prefixes = float32_prefixes(module, kept)
+    numbers = sum(prod(target.shape) for target in names.values() if target.parameter.startswith(prefixes))
+    more = numbers * max(0, DType.FLOAT32.bytes - plan.precision.weights.bytes)
+    named = f"encoder layers {', '.join(map(str, kept))}" if len(kept) > 1 else f"encoder layer {kept[0]}"
+    return replace(
+        plan,
+        float32_layers=kept,
+        memory=(*plan.memory, (f"{named} in float32 instead", more)),
+        peak_bytes=plan.peak_bytes + more,
+        reasons=(*plan.reasons, f"{named.capitalize()} stays in float32, whatever the others are."),
+    )
+
+
+def _is_auto(wish: Wish | Precision) -> bool:
+    return isinstance(wish, Wish) and wish.kind == "auto"
+
+
+def _as_audited(
+    schemes: Mapping[Scheme, Measured], drifts: Mapping[Scheme, Drift]
+) -> Mapping[Scheme, Measured]:
+    """The table with the drift that an audit of this model measured, in place of what engines state."""
+    return {
+        scheme: replace(found, drift=drifts.get(scheme, found.drift)) for scheme, found in schemes.items()
+    }
+
+
+def _audited_reason(audited: Remembered) -> str:
+    return f"auto follows the audit of this model on this machine ({audited.when}): {audited.reason}"
 
 
 def plan(

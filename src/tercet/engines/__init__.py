@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
@@ -29,6 +29,11 @@ class Engine(Protocol):
     @property
     def float32_layers(self) -> tuple[str, ...]:
         """Linear layers in float32 by the plan's wish, or since their weights leave the format's range."""
+        ...
+
+    @property
+    def encoder(self) -> nn.Module:
+        """What `forward` runs, for those who look inside; packed layers hold no weights of their own."""
         ...
 
     def forward(self, batch: Batch) -> Tensor:

@@ -136,6 +136,11 @@ class PackedEncoder:
         self._trim_after = _BATCHES_BETWEEN_TRIMS * token_budget
         self._tokens_since_trim = 0
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder with its packed layers."""
+        return cast(nn.Module, self._encoder)
+
     def forward(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the last layer, in float32."""
         with torch.inference_mode():

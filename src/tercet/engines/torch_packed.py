@@ -96,6 +96,11 @@ class TorchPacked:
         exact = exact_products if on_cuda and plan.scheme.dtype is DType.FLOAT32 else nullcontext
         self._products = tf32_products if plan.scheme == TF32 else exact
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder on its device."""
+        return self._encoder
+
     def forward(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the last layer."""
         tokens = batch.num_tokens

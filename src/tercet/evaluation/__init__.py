@@ -1,7 +1,9 @@
 """How good vectors are: retrieval, similarity and reranking on judged data, and what a precision costs."""
 
-__all__ = ["Report", "Scores", "evaluate", "evaluate_run", "evaluate_run_file"]
+__all__ = ["AuditResult", "Report", "Scores", "audit", "evaluate", "evaluate_run", "evaluate_run_file"]
 
+from tercet.evaluation.audit_result import AuditResult
+from tercet.evaluation.auditing.auditor import audit
 from tercet.evaluation.metrics import Scores, evaluate_run
 from tercet.evaluation.report import Report
 from tercet.evaluation.tasks import evaluate, evaluate_run_file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Collection", "Document", "Parts", "check", "document_text"]
+__all__ = ["Collection", "Document", "Parts", "check", "document_text", "scan"]
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -119,7 +119,7 @@ def check(parts: Parts, *, name: str, layout: str, split: str, ignore_missing: b
         parts.judgements(), queries.__contains__, queries=parts.queries_name, ignore_missing=ignore_missing
     )
     wanted = {document for grades in qrels.grades.values() for document in grades}
-    num_documents, empty = _scan(parts, wanted)
+    num_documents, empty = scan(parts, wanted)
     if wanted:  # what is left was judged, and is not there
         if not ignore_missing:
             bad = next(
@@ -165,7 +165,7 @@ def check(parts: Parts, *, name: str, layout: str, split: str, ignore_missing: b
     )
 
 
-def _scan(parts: Parts, wanted: set[str]) -> tuple[int, int]:
+def scan(parts: Parts, wanted: set[str]) -> tuple[int, int]:
     """(documents, those without text); takes ids that are there out of `wanted`, and refuses a second one."""
     hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
     empty = 0

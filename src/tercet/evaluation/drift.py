@@ -8,7 +8,9 @@ from array import array
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.embeddings import Embeddings, MultiVectors, SparseVectors
@@ -113,6 +115,10 @@ class DriftMeter:
             head.add(getattr(reference, name), getattr(found, name), self._texts)
         self._texts += len(reference)
 
+    def cosines(self) -> dict[str, NDArray[np.float64]]:
+        """Head -> (texts,), 1 - cosine of each text so far."""
+        return {name: np.array(head.cosine) for name, head in self._heads.items()}
+
     def drift(self) -> Drift:
         """That of all texts so far.
 
@@ -131,23 +137,23 @@ class DriftMeter:
 
 class _Dense:
     def __init__(self) -> None:
-        self._cosine = array("d")
+        self.cosine = array("d")
         self._norms = Running()
 
     def add(self, reference: Tensor, found: Tensor, first: int) -> None:
         _check_rows("dense", reference, found)
         for side, rows in zip(_SIDES, (reference, found), strict=True):
             _check_finite(f"dense output of the {side}", rows, torch.arange(first, first + len(rows)))
-        self._cosine.extend(cosine_drift(reference, found).tolist())
+        self.cosine.extend(cosine_drift(reference, found).tolist())
         self._norms.add(norm_error(reference, found))
 
     def drift(self, most: int) -> DenseDrift:
-        return DenseDrift(Spread.of(self._cosine, most), self._norms.mean, self._norms.worst)
+        return DenseDrift(Spread.of(self.cosine, most), self._norms.mean, self._norms.worst)
 
 
 class _Sparse:
     def __init__(self) -> None:
-        self._cosine = array("d")
+        self.cosine = array("d")
         self._errors = Running()
         self._tokens = self._gained = self._lost = 0
 
@@ -175,7 +181,7 @@ class _Sparse:
         drift = torch.zeros(len(reference), dtype=torch.float64)
         drift.index_add_(0, owner, (unit[0] - unit[1]).square() / 2.0)
         drift[(lengths[0] == 0.0) != (lengths[1] == 0.0)] = 1.0
-        self._cosine.extend(drift.tolist())
+        self.cosine.extend(drift.tolist())
         self._errors.add((weights[0] - weights[1]).abs())
         self._tokens += len(keys[0])
         self._gained += int((there[1] & ~there[0]).sum())
@@ -183,7 +189,7 @@ class _Sparse:
 
     def drift(self, most: int) -> SparseDrift:
         return SparseDrift(
-            Spread.of(self._cosine, most),
+            Spread.of(self.cosine, most),
             self._errors.mean,
             self._errors.worst,
             self._tokens,
@@ -194,7 +200,7 @@ class _Sparse:
 
 class _MultiVector:
     def __init__(self) -> None:
-        self._cosine = array("d")
+        self.cosine = array("d")
         self._tokens = Running()
         self._norms = Running()
         self._worst = (0, 0)
@@ -212,7 +218,7 @@ class _MultiVector:
             _check_finite(f"multivector output of the {side}", rows, owner + first)
         drift = cosine_drift(reference.vectors, found.vectors)
         sums = torch.zeros(len(reference), dtype=torch.float64).index_add_(0, owner, drift)
-        self._cosine.extend((sums / lengths.clamp(min=1)).tolist())
+        self.cosine.extend((sums / lengths.clamp(min=1)).tolist())
         if self._tokens.add(drift):
             row = int(drift.argmax())
             text = int(owner[row])
@@ -221,7 +227,7 @@ class _MultiVector:
 
     def drift(self, most: int) -> MultiVectorDrift:
         return MultiVectorDrift(
-            Spread.of(self._cosine, most),
+            Spread.of(self.cosine, most),
             self._tokens.mean,
             self._tokens.worst,
             self._worst,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Encoding", "identity"]
+__all__ = ["Encoding", "identity", "text_identity"]
 
 import hashlib
 import json
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tercet.checkpoint.hashing import hash_file
+from tercet.checkpoint.layout import Checkpoint
 from tercet.embedder import Embedder
 from tercet.embeddings import Embeddings
+from tercet.text.tokenizer import Tokenizer
 
 _PROBE = "Antidisestablishmentarianism, naïve café №5: 東京 🚀 x² ≤ 1.000,25\tEND"
 
@@ -81,9 +83,6 @@ def identity(model: Embedder, encoding: Encoding) -> dict[str, Any]:
         dimensions=encoding.dimensions,
         normalize=encoding.normalize,
     )
-    # Where tokenizer.json was made from another file, what it makes of a text stands for it.
-    made = model.tokenizer.encode([_PROBE], max_length=checkpoint.max_length).ids
-    tokenizer = checkpoint.tokenizer_file
     return {
         **{
             name: said[name]
@@ -106,10 +105,20 @@ def identity(model: Embedder, encoding: Encoding) -> dict[str, Any]:
         "device": plan.device,
         "query_prompt": encoding.query_prompt,
         "document_prompt": encoding.document_prompt,
+        **text_identity(checkpoint, model.tokenizer),
+    }
+
+
+def text_identity(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What decides a vector's value besides weights and options: tokenizer, prompts, configuration."""
+    # Where tokenizer.json was made from another file, what it makes of a text stands for it.
+    made = tokenizer.encode([_PROBE], max_length=checkpoint.max_length).ids
+    file = checkpoint.tokenizer_file
+    return {
         "prompts": dict(checkpoint.prompts),
         "default_prompt_name": checkpoint.default_prompt_name,
         "lowercase": checkpoint.lowercase,
-        "tokenizer_sha256": None if tokenizer is None else hash_file(tokenizer),
+        "tokenizer_sha256": None if file is None else hash_file(file),
         "tokenizer_probe_sha256": _digest(made),
         "tokenizer_config_sha256": _digest(checkpoint.tokenizer_config),
         "config_sha256": _digest(checkpoint.config),

@@ -21,7 +21,7 @@ from tercet.precision.checked import (
     checked_object,
     checked_text,
 )
-from tercet.precision.choice import choose_scheme
+from tercet.precision.choice import Choice, choose_scheme
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.footprint import Footprint, predict_memory, show_bytes, weight_bytes
 from tercet.precision.hardware import Capability, find_device
@@ -234,6 +234,7 @@ def plan(
     max_length: int | None = None,
     process_bytes: int = 0,
     tolerance: float | None = None,
+    choice: Choice | None = None,
 ) -> Plan:
     """Where and in what format a model runs on a probed device, and why.
 
@@ -249,6 +250,7 @@ def plan(
         max_length: longest text in tokens that will come; the model's own limit where None.
         process_bytes: resident bytes of the process before loading, for the predicted peak on a CPU.
         tolerance: largest mean 1 - cosine to float32 that is acceptable; see `choose_scheme`.
+        choice: a scheme that was chosen otherwise, with its reasons; the wish then chooses none.
 
     Raises:
         PrecisionError: a dtype does not run here, or the memory does not suffice; with reason and mend.
@@ -256,7 +258,8 @@ def plan(
     whole = wish if isinstance(wish, Precision) else None
     asked = Wish("explicit", whole.weights) if whole is not None else wish
     assert isinstance(asked, Wish)
-    choice = choose_scheme(capability, asked, footprint, tolerance=tolerance)
+    if choice is None:
+        choice = choose_scheme(capability, asked, footprint, tolerance=tolerance)
     precision = _precision(choice.scheme, whole, output_dtype)
     outputs = footprint.outputs if outputs is None else outputs
     longest = max_length or footprint.max_tokens

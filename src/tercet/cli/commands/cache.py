@@ -23,7 +23,7 @@ _ALL = "all"
 _MEANING = {
     "probes": "what was measured of this machine; measured again in about two seconds",
     "weights": "weights packed for the native kernels, and hashes of weight files; packed again at a load",
-    "results": "reports of evaluations and parts of audits; computed again when asked for",
+    "results": "reports of evaluations, parts and verdicts of audits; computed again when asked for",
 }
 
 

@@ -1,0 +1,128 @@
+"""One scheme in a process of its own: `python -m tercet.evaluation.auditing.worker`, a JSON line a command.
+
+{"do": "load", ...} -> {"load_seconds", "outputs"} · {"do": "embed", ...} -> what a part took ·
+{"do": "time", ...} -> {"seconds", "waited"} · {"do": "memory"} -> {"peak_bytes"}; {"error": ...} if not.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import json
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import torch
+
+from tercet.checkpoint.layout import open_checkpoint
+from tercet.checkpoint.source import find
+from tercet.embedder.embedder import Embedder
+from tercet.embeddings import Embeddings
+from tercet.errors import TercetError
+from tercet.evaluation.auditing.parts import Part, write_part
+from tercet.evaluation.encoding import Encoding
+from tercet.precision.plan import Plan
+
+
+class _Worker:
+    """Holds the model between commands."""
+
+    def __init__(self) -> None:
+        self._model: Embedder | None = None
+        self._encoding = Encoding(())
+
+    def answer(self, command: dict[str, Any]) -> dict[str, Any]:
+        """What one command gives."""
+        do = command["do"]
+        if do == "load":
+            return self._load(command)
+        if do == "embed":
+            return self._embed(command)
+        if do == "time":
+            return self._time(command)
+        return {"peak_bytes": self._peak()}
+
+    def _load(self, command: dict[str, Any]) -> dict[str, Any]:
+        torch.set_num_threads(int(command["threads"]))
+        self._encoding = Encoding(**{**command["encoding"], "outputs": tuple(command["encoding"]["outputs"])})
+        plan = Plan.from_json(command["plan"])
+        start = perf_counter()
+        checkpoint = open_checkpoint(find(Path(command["folder"])), pooling=command["pooling"])
+        self._model = Embedder(checkpoint, plan, outputs=self._encoding.outputs)
+        # Products are compiled at their first use, and weights mapped: ready is who has answered once.
+        self._made("query", ["ready"])
+        return {"load_seconds": perf_counter() - start}
+
+    def _embed(self, command: dict[str, Any]) -> dict[str, Any]:
+        start = perf_counter()
+        found = self._made(command["role"], command["texts"])
+        part = Part(
+            len(found),
+            int(found.num_tokens.sum()),
+            perf_counter() - start,
+            int(found.truncated.sum()),
+            int(found.recomputed.sum()),
+        )
+        write_part(Path(command["path"]), found, part)
+        return {}
+
+    def _time(self, command: dict[str, Any]) -> dict[str, Any]:
+        waited, start = _waited(), perf_counter()
+        self._made("document", command["texts"])
+        return {"seconds": perf_counter() - start, "waited": _waited() - waited}
+
+    def _made(self, role: str, texts: list[str]) -> Embeddings:
+        assert self._model is not None
+        encode = self._encoding.queries if role == "query" else self._encoding.documents
+        return encode(self._model, texts)
+
+    def _peak(self) -> int:
+        if self._model is not None and self._model.plan.device.startswith("cuda"):
+            return int(torch.cuda.max_memory_allocated(self._model.plan.device))
+        try:
+            # Not getrusage: there the peak of the process that started us is inherited.
+            found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        except OSError:
+            found = None
+        if found:
+            return int(found[1]) * 1024
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def _waited() -> float:
+    """Seconds that threads of ours were ready and had no processor; 0 where the system does not say."""
+    total = 0
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    return total / 1e9
+
+
+def main() -> None:
+    """Answers commands until there are none."""
+    logging.getLogger("tercet").setLevel(logging.ERROR)
+    # Whatever prints to the standard output must not stand between the answers.
+    answers: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = _Worker()
+    for line in sys.stdin:
+        try:
+            answer = worker.answer(json.loads(line))
+        except TercetError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
