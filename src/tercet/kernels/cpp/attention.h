@@ -32,11 +32,11 @@ inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(
 inline void store(float* to, Floats value) { *reinterpret_cast<Floats*>(to) = value; }
 inline Floats all(float value) { return value - (Floats){}; }
 
-// Rows that the next task will read, brought nearer while this one computes: a head's part of a row is short
+// Rows that the next task will read and write, brought nearer while this one computes: a head's part of a row is short
 // and rows lie a page apart, where the processor foresees nothing.
 struct Ahead {
-    const float *query, *key, *value;
-    long query_step, key_step, value_step, rows, lines;
+    const float *query, *key, *value, *out;
+    long query_step, key_step, value_step, out_step, rows, lines;
 };
 
 inline void bring(Ahead& next, long rows) {
@@ -46,10 +46,12 @@ inline void bring(Ahead& next, long rows) {
             __builtin_prefetch(next.query + line * LINE, 0, 2);
             __builtin_prefetch(next.key + line * LINE, 0, 2);
             __builtin_prefetch(next.value + line * LINE, 0, 2);
+            __builtin_prefetch(next.out + line * LINE, 1, 2);
         }
         next.query += next.query_step;
         next.key += next.key_step;
         next.value += next.value_step;
+        next.out += next.out_step;
     }
     next.rows -= most;
 }
@@ -363,9 +365,11 @@ void work(void* context, int, int) {
         Ahead next = {job.query + row * job.query_step + column,
                       job.key + row * job.key_step + column,
                       job.value + row * job.value_step + column,
+                      job.out + row * job.out_step + column,
                       job.query_step,
                       job.key_step,
                       job.value_step,
+                      job.out_step,
                       more ? following.length - following.first : 0,
                       (job.width + LINE - 1) / LINE};
         attend(job, place.start, place.length, place.head, place.first, scratch, next);
