@@ -32,6 +32,7 @@ SCHEMES: Sequence[Scheme] = tuple(
 # Relative distances in roundings of the scheme's dtype. float32 and wider: sums of up to 256 products round,
 # too; elsewhere operands alone do, in the dozen products behind each other of these tiny models.
 _FROM_EXACT_PLAIN, _FROM_EXACT = 50, 16
+_FROM_EXACT_SUMS = 32  # where sums of products are in that dtype as well
 _ALIKE = {DType.FLOAT64: 1e-14, DType.FLOAT32: 1e-6}
 _ALIKE_ROUNDINGS = 4
 
@@ -56,7 +57,10 @@ class Subject:
     @property
     def from_exact(self) -> float:
         """Largest |found - exact| / |exact| of a tiny model's text."""
-        roundings = _FROM_EXACT_PLAIN if self.scheme.is_plain else _FROM_EXACT
+        if self.scheme.is_plain:
+            roundings = _FROM_EXACT_PLAIN
+        else:
+            roundings = _FROM_EXACT_SUMS if self.scheme.accumulate is self.scheme.dtype else _FROM_EXACT
         return roundings * self.scheme.dtype.unit_roundoff
 
     @property

@@ -139,7 +139,7 @@ def peak(folder: str, scheme: dict[str, Any], measured: dict[str, Any]) -> dict[
     found = model.encode(texts, outputs=model.outputs)
     usual = peak_memory.status()
     again = None
-    if subject.scheme.compute.bytes < DType.FLOAT32.bytes:
+    if subject.scheme.bounded_by.bytes < DType.FLOAT32.bytes:
         like = model._engine.forward(Batch.from_ids([[1]]))
         model._engine = _Overflowing(model._engine, like)
         recomputed = model.encode(texts, outputs=model.outputs).recomputed

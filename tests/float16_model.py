@@ -1,10 +1,10 @@
-"""The float16 scheme in whole numbers of 2^-48, which every product of two numbers of float16 is: no rounding but its own."""
+"""The float16 scheme in whole numbers of 2^-48, as every product of two numbers of float16 is one."""
 
 import numpy as np
 
 UNIT = 1 << 48
 BLOCK = 128  # inputs whose products are added in float16, the even and the odd ones apart
-MOST = int(65504) * UNIT
+MOST = 65504 * UNIT
 
 
 def rounded(value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import tiny
+from engine_contract import Subject
 from planned import capability, measured, scheme
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint, open_checkpoint
@@ -27,7 +28,6 @@ from tercet.precision.choice import choose_scheme
 from tercet.precision.dtype import DType, Wish
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan, plan
-from tercet.precision.scheme import Scheme
 
 KIND = ENGINES["native_cpu"]
 SCHEMES = KIND.schemes("cpu")
@@ -54,6 +54,14 @@ def opened(folder: Path, precision: str) -> Engine:
     """The native engine."""
     [found] = [found for found in SCHEMES if found.label == precision]
     return KIND.open(open_checkpoint(folder), replace(planned(folder, "int8"), scheme=found))
+
+
+def subject(precision: str) -> Subject:
+    """One of the engine's schemes as if it had been measured."""
+    [found] = [found for found in SCHEMES if found.label == precision]
+    return Subject(
+        found, Measured(1.0, 1e-3, True, None, STATED_DRIFT[precision], True, matmul.available(precision))
+    )
 
 
 def in_torch(folder: Path) -> Engine:
@@ -209,42 +217,15 @@ def test_no_more_than_one_unpacked_layer_is_held(tmp_path: Path, monkeypatch: py
     assert alive == [0] * 12
 
 
-@dataclass(frozen=True)
-class HalfWeight:
-    """In place of a packed weight: the numbers in float16 as they are."""
-
-    out_features: int
-    in_features: int
-    scheme: str
-    level: str
-    data: torch.Tensor
-
-    @property
-    def weight(self) -> torch.Tensor:
-        return self.data.view(torch.float16).view(self.out_features, self.in_features).float()
-
-
 @pytest.fixture
-def half_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels with float16 products."""
-
-    def pack(weight: torch.Tensor, label: str) -> HalfWeight:
-        return HalfWeight(*weight.shape, label, "half", weight.half().view(-1).view(torch.uint8))
-
-    def linear(x, packed, bias, *, gelu=False, residual=None):  # type: ignore[no-untyped-def]
-        out = functional.linear(x, packed.weight, bias)
-        return (functional.gelu(out) if gelu else out) + (0 if residual is None else residual)
-
-    def feed_forward(x, up, up_bias, down, down_bias, *, residual):  # type: ignore[no-untyped-def]
-        return linear(linear(x, up, up_bias, gelu=True), down, down_bias, residual=residual)
-
-    monkeypatch.setattr(native_cpu, "PackedWeight", HalfWeight)
-    for name, function in {"pack": pack, "linear": linear, "feed_forward": feed_forward}.items():
-        monkeypatch.setattr(matmul, name, function)
-    monkeypatch.setattr(matmul, "available", lambda label: "half")
+def imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float16 runs here, by the scalar kernels that imitate it."""
+    monkeypatch.setenv("TERCET_KERNELS", "scalar")
+    monkeypatch.setattr(matmul, "_IMITATED", frozenset())
 
 
-@pytest.mark.usefixtures("half_kernels")
+@present
+@pytest.mark.usefixtures("imitated")
 @pytest.mark.parametrize("changed", ["1.intermediate.dense", "1.attention.self.key"])
 def test_a_layer_whose_weights_leave_the_range_of_float16_runs_in_float32_and_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: str
@@ -253,30 +234,102 @@ def test_a_layer_whose_weights_leave_the_range_of_float16_runs_in_float32_and_is
     tensors = load_file(folder / "model.safetensors")
     [name] = [name for name in tensors if f"{changed}.weight" in name]
     tensors[name][3, 4] = 7e4
+    for norm in (name for name in tensors if "1.attention.output.LayerNorm" in name):
+        tensors[norm][4] *= 0.01  # what the layer gives stays in the range
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    half = Scheme(DType.FLOAT16, DType.FLOAT32, None, "native_cpu", None, DType.FLOAT32)
-    made = replace(planned(folder, "int8"), scheme=half, kernel="half")
     batch = Batch.from_ids(IDS)
     wanted = in_torch(folder).forward(batch)
     path = "layers.1.feed_forward.up" if "dense" in changed else "layers.1.qkv.fused"
     for _ in range(2):  # packed, and mapped
         caplog.clear()
-        engine = KIND.open(open_checkpoint(folder), made)
+        engine = opened(folder, "float16")
         assert engine.float32_layers == (path,)
         assert "the weights of 1 of 8 linear layers leave the range of float16" in caplog.text
         assert caplog.text.rstrip().endswith(path)
         torch.testing.assert_close(engine.forward(batch), wanted, rtol=0, atol=2e-2)
 
 
-@pytest.mark.usefixtures("half_kernels")
+@present
+@pytest.mark.usefixtures("imitated")
 def test_weights_at_the_edge_of_float16_stay_in_it(tmp_path: Path) -> None:
     folder = tiny.write_checkpoint(tmp_path / "model", "bert")
     tensors = load_file(folder / "model.safetensors")
     next(tensor for name, tensor in tensors.items() if name.endswith("0.output.dense.weight"))[0, 0] = 65504.0
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    half = Scheme(DType.FLOAT16, DType.FLOAT32, None, "native_cpu", None, DType.FLOAT32)
-    made = replace(planned(folder, "int8"), scheme=half, kernel="half")
-    assert KIND.open(open_checkpoint(folder), made).float32_layers == ()
+    assert opened(folder, "float16").float32_layers == ()
+
+
+@present
+@pytest.mark.usefixtures("imitated")
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_float16_is_near_float32_whatever_it_is_stored_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "model", "bert", dtype=stored)
+    batch = Batch.from_ids(IDS)
+    read, asked = Checkpoint.read, {}
+
+    def noted(self: Checkpoint, info: object, dtype: DType) -> torch.Tensor:
+        asked[info.name] = dtype  # type: ignore[attr-defined]
+        return read(self, info, dtype)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "read", noted)
+        engine = opened(folder, "float16")
+    # What is stored in float16 is packed from there, without float32 between.
+    wide = {dtype for name, dtype in asked.items() if name.endswith("query.weight")}
+    assert wide == {DType.parse(stored)}
+    found, wanted = engine.forward(batch), in_torch(folder).forward(batch)
+    assert found.dtype is torch.float32
+    assert 0 < float((found - wanted).norm() / wanted.norm()) < 5e-3
+    for ids, rows in zip(IDS, found.split([len(ids) for ids in IDS]), strict=True):
+        assert torch.equal(engine.forward(Batch.from_ids([ids])), rows)
+    names = read_names(monkeypatch)
+    assert torch.equal(opened(folder, "float16").forward(batch), found)
+    assert not [name for name in names if name.endswith("query.weight")]
+
+
+@present
+@pytest.mark.usefixtures("imitated")
+def test_texts_that_leave_the_range_of_float16_are_computed_in_float32_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    modules = ("pooling", "normalize")
+    folder = tiny.write_checkpoint(tmp_path / "m", "bert", layout="sentence-transformers", modules=modules)
+    tensors = load_file(folder / "model.safetensors")
+    words = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    [norm] = [name for name in tensors if name.endswith("embeddings.LayerNorm.weight")]
+    # One word is all in one direction, which the norm makes large; no other word is.
+    tensors[norm] = torch.ones_like(tensors[norm])
+    tensors[norm][0] = 1e5
+    tensors[words][:, 0] = tensors[words].mean(dim=1)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    model = subject("float16").load(folder)
+    texts = list(tiny.TEXTS)
+    given = model.encode(texts)
+    assert given.recomputed.any()
+    assert (
+        f"{int(given.recomputed.sum())} texts left the range of float16 (largest number 65504)" in caplog.text
+    )
+    exact = subject("float32").load(folder).encode(texts)
+    assert given[given.recomputed].allclose(exact[given.recomputed], atol=1e-5)
+    assert bool(given.dense.isfinite().all())
+
+
+@present
+@pytest.mark.minilm
+@pytest.mark.usefixtures("imitated")
+def test_float16_drifts_no_further_than_it_states(minilm: Path) -> None:
+    texts = ["What is a boundary layer?", "heat transfer in hypersonic flow", "The cat sat on the mat."]
+    half, single = (
+        subject(label).load(minilm, output_dtype=DType.FLOAT64).encode(texts, normalize=True).dense
+        for label in ("float16", "float32")
+    )
+    drift = (half - single).square().sum(1) / 2
+    stated = STATED_DRIFT["float16"]
+    assert stated.invisible
+    assert 1e-8 < drift.mean() <= 2 * stated.mean
+    assert drift.max() <= 2 * stated.worst
 
 
 @present
@@ -308,7 +361,8 @@ def test_what_is_not_finite_is_in_its_own_text_alone(tmp_path: Path) -> None:
 def test_the_probe_tells_the_level_that_runs_and_the_stated_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "_CPU_SHAPES", ((32, 64, 96),))
     monkeypatch.setattr(probing, "_BUDGET_SECONDS", 0.02)
-    for found, row in KIND.probe("cpu", SCHEMES).items():
+    running = [found for found in SCHEMES if found.label in RUNNING]
+    for found, row in KIND.probe("cpu", running).items():
         assert row.failure is None
         assert row.kernel == matmul.available(found.label)
         assert row.native is (row.kernel != "scalar")
@@ -369,12 +423,15 @@ def test_a_processor_without_a_kernel_for_the_scheme_is_told(monkeypatch: pytest
     if library() is None:
         monkeypatch.setattr(native_cpu, "library", lambda: type("Here", (), {"level": "scalar"}))
     monkeypatch.setattr(matmul, "available", lambda label: None)
-    for row in KIND.probe("cpu", SCHEMES).values():
+    for found, row in KIND.probe("cpu", SCHEMES).items():
         assert row.failure is not None
-        assert row.failure.startswith("no kernel for this processor (the best instructions that it has: ")
+        lacks = "no AVX512-FP16 (or Arm FP16) on" if found.label == "float16" else "no kernel for"
+        assert row.failure.startswith(f"{lacks} this processor (the best instructions that it has: ")
 
 
 def test_it_is_offered_on_a_cpu_alone_in_stable_names() -> None:
     assert KIND.schemes("cuda:0") == []
-    assert {"int8 (native_cpu)", "int8-fast (native_cpu)"} <= {str(found) for found in SCHEMES}
+    assert {"float16 (native_cpu)", "int8 (native_cpu)", "int8-fast (native_cpu)"} <= {
+        str(found) for found in SCHEMES
+    }
     assert all(found.compute is DType.FLOAT32 for found in SCHEMES)

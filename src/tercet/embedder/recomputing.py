@@ -58,8 +58,8 @@ def recomputed(
             logger.warning(
                 "%d texts left the range of %s (largest number %g) and were computed in float32.",
                 len(bad),
-                scheme.compute,
-                scheme.compute.max,
+                scheme.bounded_by,
+                scheme.bounded_by.max,
             )
             # From here on in float32: what left the range of the planned dtype must not be cast back.
             hidden = hidden.to(torch.float32, copy=True)

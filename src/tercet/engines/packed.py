@@ -41,12 +41,17 @@ class LinearWeight:
     parts: tuple[TensorInfo, ...]
     checkpoint: Checkpoint
 
-    def read(self) -> Tensor:
-        """(out, in) float32 in memory of its own."""
-        whole = torch.empty(self.shape)
+    @property
+    def is_half(self) -> bool:
+        """Whether all of it is stored in float16."""
+        return all(info.dtype == str(DType.FLOAT16) for info in self.parts)
+
+    def read(self, dtype: DType = DType.FLOAT32) -> Tensor:
+        """(out, in) in memory of its own."""
+        whole = torch.empty(self.shape, dtype=dtype.torch)
         row = 0
         for info in self.parts:
-            part = self.checkpoint.read(info, DType.FLOAT32)
+            part = self.checkpoint.read(info, dtype)
             whole[row : row + len(part)] = part
             row += len(part)
             self.checkpoint.release(info)

@@ -65,6 +65,12 @@ class Scheme:
         return self.between or self.dtype
 
     @property
+    def bounded_by(self) -> DType:
+        """Format whose range what is computed has to stay in; 8 bits are scaled into theirs."""
+        formats = [self.compute] if self.dtype.bytes == 1 else [self.dtype, self.compute]
+        return min(formats, key=lambda dtype: dtype.max)
+
+    @property
     def is_plain(self) -> bool:
         """Whether it multiplies in float32 or wider, with every bit: nothing to lose, nothing to overflow."""
         return self.variant is None and self.dtype in (DType.FLOAT32, DType.FLOAT64)

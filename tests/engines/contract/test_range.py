@@ -70,12 +70,12 @@ def test_texts_that_leave_the_range_are_counted_and_right_and_the_others_as_ever
     far = torch.tensor(distances(found.dense, exact, [1] * len(TEXTS)))
     assert bool((far[again] <= IN_FLOAT32).all())
     assert bool((far[~again] <= subject.from_exact_out).all())
-    if subject.scheme.compute is DType.FLOAT16:
+    if subject.scheme.bounded_by is DType.FLOAT16:
         assert bool(again[too_large].all()) or caplog.records
     else:
         assert not bool(again.any())
     if bool(again.any()):
-        assert f"{int(again.sum())} texts left the range of {subject.scheme.compute}" in caplog.text
+        assert f"{int(again.sum())} texts left the range of {subject.scheme.bounded_by}" in caplog.text
     else:
         assert caplog.records == []
 
@@ -94,7 +94,7 @@ def test_all_outputs_of_texts_that_leave_the_range_are_those_of_the_float32_mode
     model = subject.load(changed(folder, {"intermediate.dense": 4e4}))
     found = model.encode(TEXTS, outputs=model.outputs)
     again = found.recomputed.nonzero().flatten().tolist()
-    assert (again != []) == (subject.scheme.compute is DType.FLOAT16)
+    assert (again != []) == (subject.scheme.bounded_by is DType.FLOAT16)
     wanted = tercet.load(folder, precision="float32", device="cpu").encode(TEXTS, outputs=model.outputs)
     assert found[again].allclose(wanted[again], atol=1e-5)
     for values in (found.dense, found.sparse.weights, found.multivector.vectors):
