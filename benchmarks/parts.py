@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tercet.embedder import Embedder
+from tercet.kernels import norm as native_norm
 from tercet.layers import attention as attention_layer
 from tercet.layers.linear import FeedForward, Linear
 from tercet.model import Heads
@@ -104,6 +105,7 @@ def recorded(model: Embedder, recorder: Recorder) -> Iterator[None]:
         method(encoder, "embed", EMBEDDINGS)
         # An engine may have looked up its modules' methods once and for all; what they call it has not.
         method(torch, "layer_norm", NORMS)
+        method(native_norm, "layer_norm", NORMS)
         for path, module in encoder.named_modules():
             if isinstance(module, Linear):
                 method(module, "product", _part_of(path))

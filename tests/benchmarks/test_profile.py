@@ -25,11 +25,12 @@ from tercet.layers.linear import FeedForward
 TEXTS = ["packed texts", "a river and a bridge in the city", "one"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
+# float64 is torch's alone; float32 runs by whichever engine measured faster here.
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def model(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("profile") / "model"
     tiny.write_checkpoint(folder, "bert", layout="sentence-transformers")
-    return tercet.load(str(folder), precision="float32", device="cpu")
+    return tercet.load(str(folder), precision=request.param, device="cpu")
 
 
 def test_time_inside_a_part_is_not_counted_for_what_is_around_it():
@@ -66,10 +67,12 @@ def test_a_profile_has_every_part_and_changes_no_bit(model):
     with recorded(model, recorder):
         during = model.encode(TEXTS).dense
     assert (before == during).all()
-    assert set(recorder.seconds) == set(ORDER) - {QUANTISING, IN_ONE}
+    up, down = "feed-forward up, with the activation", "feed-forward down, with the residual"
+    in_one = model.plan.scheme.engine == "native_cpu"
+    assert set(recorder.seconds) == set(ORDER) - {QUANTISING} - ({up, down} if in_one else {IN_ONE})
     layers = int(model.checkpoint.config["num_hidden_layers"])
     assert recorder.calls[ATTENTION] == layers
-    assert recorder.calls["q, k, v"] == recorder.calls["feed-forward down, with the residual"] == layers
+    assert recorder.calls["q, k, v"] == recorder.calls[IN_ONE if in_one else down] == layers
     assert recorder.calls["norms"] == 2 * layers + 1
     assert recorder.calls[REST] == recorder.calls[TOKENISER] == recorder.calls[ENGINE] == 1
 
@@ -90,7 +93,7 @@ def test_afterwards_nothing_is_wrapped_any_more(model):
 
 
 def test_a_feed_forward_that_an_engine_does_in_one_is_one_part(model):
-    mine = tercet.load(str(model.checkpoint.folder), precision="float32", device="cpu")
+    mine = tercet.load(str(model.checkpoint.folder), precision="float64", device="cpu")
     encoder = parts.encoder_of(parts.engine_of(mine))
     every = [module for module in encoder.modules() if isinstance(module, FeedForward)]
 
