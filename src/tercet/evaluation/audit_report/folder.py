@@ -27,7 +27,7 @@ def check_report(folder: Path, *, overwrite: bool = False) -> None:
 
     Args:
         folder: where it will go; it and its parents need not be there.
-        overwrite: whether a folder with other files in it is taken as well; they stay.
+        overwrite: whether a folder with other files in it is taken as well; those that have other names stay.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -41,13 +41,13 @@ def check_report(folder: Path, *, overwrite: bool = False) -> None:
             if not overwrite and any(folder.iterdir()) and not _is_ours(folder):
                 raise InputError(
                     f"{folder}: has files in it that are no report of an audit. "
-                    "Name a new or empty folder, or pass overwrite=True (--overwrite), which keeps them."
+                    "Name a new or empty folder, or move them away."
                 )
         elif os.path.lexists(folder):
             raise InputError(
                 f"{folder}: is no folder. A report is a folder of two files; name another place."
             )
-    present = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        present = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not present.is_dir():
         raise InputError(
             f"{folder}: {present} is a file, so no folder can be made there. Name another place."
