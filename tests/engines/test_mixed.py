@@ -9,9 +9,11 @@ import tercet
 import tiny
 from tercet.errors import PrecisionError
 from tercet.evaluation.spread import cosine_drift
+from tercet.kernels.native import library
 from tercet.precision.dtype import Wish
 from tercet.precision.plan import Plan, plan
 
+present = pytest.mark.skipif(library() is None, reason="built without native kernels")
 TEXTS = [text for text in tiny.TEXTS if text]
 
 
@@ -51,7 +53,9 @@ def test_a_layer_in_float32_repairs_an_overflow_of_float16(tmp_path: Path) -> No
     assert 0.0 < float(cosine_drift(exact, mixed.dense).max()) < 5e-5
 
 
-@pytest.mark.parametrize(("label", "engine"), [("int8", "native_cpu"), ("int8", "onednn")])
+@pytest.mark.parametrize(
+    ("label", "engine"), [pytest.param("int8", "native_cpu", marks=present), ("int8", "onednn")]
+)
 def test_int8_with_all_layers_in_float32_is_float32(tiny_bert: Path, label: str, engine: str) -> None:
     exact = tercet.load(tiny_bert, precision="float32").encode(TEXTS).dense
     kept = [0, 0, 0]
@@ -87,7 +91,7 @@ def test_such_a_plan_is_saved_and_replayed(tiny_bert: Path, tmp_path: Path) -> N
     assert Plan.load(tmp_path / "plan.json") == made
 
 
-@pytest.mark.parametrize("engine", ["torch_packed", "native_cpu"])
+@pytest.mark.parametrize("engine", ["torch_packed", pytest.param("native_cpu", marks=present)])
 def test_a_layer_that_is_not_there_is_refused(tiny_bert: Path, engine: str) -> None:
     label = "float16" if engine == "torch_packed" else "int8"
     with pytest.raises(PrecisionError, match=r"keeps layer 7 in float32; the encoder has layers 0 to 1"):
