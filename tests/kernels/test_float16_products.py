@@ -3,6 +3,7 @@
 import platform
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -27,6 +28,12 @@ every_level = pytest.mark.parametrize("level", LEVELS)
 
 def random(*shape, seed=0, spread=1.0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+def compiles(flag):
+    command = ["g++", flag, "-E", "-x", "c++", "-"]
+    known = shutil.which("g++") and subprocess.run(command, input=b"", capture_output=True)
+    return bool(known) and known.returncode == 0
 
 
 def packed(weight, level="scalar"):
@@ -200,6 +207,8 @@ def test_its_imitation_is_never_offered(monkeypatch):
 def test_the_inner_loops_keep_their_sums_in_registers():
     products = "vfmadd231ph"
     loops = [loop for loop in inner_loops(listed(native._FILE)) if any(products in line for line in loop)]
+    if not loops and not compiles("-mavx512fp16"):
+        pytest.skip("built by a compiler that does not know AVX512-FP16")
     assert sorted(sum(products in line for line in loop) for loop in loops) == [
         16 * 2 * rows for rows in range(1, 15)
     ]

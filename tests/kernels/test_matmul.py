@@ -1,7 +1,5 @@
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -12,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import int8_model
+from listing import inner_loops, listed
 from tercet.errors import InputError, PrecisionError, TercetError
 from tercet.kernels import matmul, native, packed_weight
 
@@ -309,6 +308,8 @@ def test_shapes_that_do_not_fit_are_named():
         matmul.linear(x.double(), weight, None)
     with pytest.raises(InputError, match=re.escape("x.contiguous()")):
         matmul.linear(random(16, 3).T, weight, None)
+    with pytest.raises(InputError, match=r"x asks for gradients.*torch\.no_grad"):
+        matmul.linear(random(3, 16).requires_grad_(), weight, None)
     with pytest.raises(InputError, match=re.escape("bias is (7,) torch.float32 on cpu, not (8,)")):
         matmul.linear(x, weight, random(7))
     with pytest.raises(InputError, match=re.escape("residual is (2, 8) torch.float32 on cpu, not (3, 8)")):
@@ -387,11 +388,7 @@ def test_the_largest_sums_do_not_overflow():
 )
 @pytest.mark.skipif(shutil.which("objdump") is None or sys.platform != "linux", reason="no objdump")
 def test_the_inner_loops_keep_their_sums_in_registers():
-    listing = subprocess.run(
-        ["objdump", "-d", "--no-show-raw-insn", str(native._FILE)],
-        capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"},
-    ).stdout  # fmt: skip
-    loops = inner_loops(listing)
+    loops = inner_loops(listed(native._FILE))
     whole = [loop for loop in loops if sum("vpdpbusd" in line for line in loop) == 28 * 16]
     assert len(whole) == 2, "one for each scheme"
     for loop in whole:
@@ -400,15 +397,3 @@ def test_the_inner_loops_keep_their_sums_in_registers():
         between = loop[products[0] : products[-1]]
         assert not [line for line in between if re.search(r"\bv?mov\S+\s+%[xyz]mm\d+,\S*\(", line)], "a store"
         assert len({re.search(r"%zmm(\d+)$", line)[1] for line in between if "vpdpbusd" in line}) == 28
-
-
-def inner_loops(listing):
-    """Every run of instructions that ends with a jump back to its first one, in the order of its lines."""
-    lines = [line.strip() for line in listing.splitlines() if re.match(r"\s*[0-9a-f]+:\t", line)]
-    at = {line.split(":")[0]: number for number, line in enumerate(lines)}
-    found = []
-    for number, line in enumerate(lines):
-        jump = re.search(r"\tj\w+\s+([0-9a-f]+)\b", line)
-        if jump and number - 2000 < (first := at.get(jump[1], number + 1)) <= number:
-            found.append(lines[first : number + 1])
-    return found
