@@ -6,8 +6,8 @@
 //
 // Two inputs are met at a time, side by side in a register: the even ones of a block and the odd ones are two chains
 // of fused multiplications and additions in float16, each rounded once a product, and so are two sums of float32,
-// which meet behind the last block. So a pair of activations is broadcast as one number of 32 bits: broadcasts of
-// 16 bits cost processors with AVX512-FP16 a multiplication's place.
+// which meet behind the last block. So a pair of activations is broadcast as one number of 32 bits, which a load
+// does by itself; of 16 bits it would take a shuffle more.
 //
 // What is not finite, in a row or of a sum that left the range of float16, becomes NaN: an infinity could vanish in
 // an activation function or a softmax, a NaN cannot.
