@@ -13,6 +13,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from tercet.evaluation.audit_report.markup import plain
 from tercet.evaluation.audit_report.palette import sentinel, with_variables
 from tercet.extras import require
 
@@ -133,7 +134,7 @@ def to_svg(name: str, title: str, description: str, draw: Callable[[], Figure]) 
     }
     for place, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ElementTree.Element(tag, {"id": f"{name}-{'title' if tag == 'title' else 'words'}"})
-        element.text = text
+        element.text = plain(text)
         root.insert(place, element)
     return ElementTree.tostring(root, encoding="unicode")
 
