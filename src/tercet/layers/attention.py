@@ -52,7 +52,7 @@ def grouped(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: 
         mixed = functional.scaled_dot_product_attention(queries, keys, values)
         parts.append(mixed.transpose(1, 2).reshape(stop - start, hidden))
         start = stop
-    if start < tokens:
+    if start < tokens or not parts:
         parts.append(query.new_zeros(tokens - start, hidden))
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
