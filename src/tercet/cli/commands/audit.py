@@ -76,8 +76,8 @@ def audit(
         str,
         typer.Option(
             metavar="LIST",
-            help="What a precision may cost: ndcg<=0.002, cosine<=1e-4, worst<=1e-3, overlap>=0.98; no visible "
-            "loss by default.",
+            help="What a precision may cost: ndcg<=0.002, cosine<=1e-4, worst<=1e-3, overlap>=0.98; no "
+            "visible loss by default.",
             rich_help_panel=_WHAT,
         ),
     ] = "cosine<=5e-6,worst<=5e-5",
@@ -205,7 +205,8 @@ def _show(result: AuditResult) -> None:
 
     from tercet.precision.footprint import show_bytes
 
-    console = Console(highlight=False, soft_wrap=True)
+    # As wide as the figures need: a terminal wraps lines better than a table wraps cells.
+    console = Console(highlight=False, soft_wrap=True, width=240)
     names = list(dict.fromkeys(metric.name for row in result.rows for metric in row.metrics))
     table = Table(box=None, pad_edge=False)
     for title in ("scheme", "head", "mean 1-cos", "worst", "top 10 kept", *names, "speed", "memory"):

@@ -131,6 +131,7 @@ def audit(
     checkpoint = open_checkpoint(source, pooling=pooling)
     available = checkpoint.footprint().outputs
     heads = available if outputs is None else _heads(outputs, available, checkpoint)
+    _check_dimensions(shorter, checkpoint, heads)
     here = capability(device)
     encoding = Encoding(heads, query_prompt, document_prompt, max_length)
     asked = contenders(checkpoint, here, None if precisions is None else list(precisions), outputs=heads)
@@ -274,6 +275,17 @@ def _check(reference: str, sample: int) -> None:
         raise UnknownNameError(f"reference is {reference!r}. {nearest(str(reference), _REFERENCES)}")
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
         raise InputError(f"sample is {sample!r}; at least one text must go through float64.")
+
+
+def _check_dimensions(dimensions: Sequence[int], checkpoint: Checkpoint, heads: tuple[str, ...]) -> None:
+    widest = min(checkpoint.dense_dim, checkpoint.truncate_dim or checkpoint.dense_dim)
+    for wanted in dimensions:
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+            raise InputError(f"dimensions: {wanted!r} is no number of dimensions. Give some, such as 256.")
+        if "dense" in heads and wanted > widest:
+            raise InputError(
+                f"dimensions: {wanted} were asked for; the dense vectors of {checkpoint.name} have {widest}."
+            )
 
 
 def _heads(

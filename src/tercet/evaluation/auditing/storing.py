@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tercet.embeddings import Embeddings, MultiVectors
-from tercet.errors import InputError
 from tercet.evaluation.audit_result import MetricChange, StoredRow
 from tercet.evaluation.auditing.measuring import Queries, Side, metric_changes, score_blocks
 from tercet.evaluation.auditing.parts import read_part
@@ -66,7 +65,6 @@ def stored_rows(
 
     Raises:
         UnknownNameError: another precision.
-        InputError: more dimensions than there are.
     """
     asked = queries.of(reference)
     rows: list[StoredRow] = []
@@ -99,9 +97,6 @@ def _ways(
         return
     assert asked.dense is not None
     width = asked.dense.shape[1]
-    for wanted in dimensions:
-        if not 1 <= wanted <= width:
-            raise InputError(f"dimensions: {wanted} were asked for; the dense vectors have {width}.")
     for size in sorted({width, *dimensions}, reverse=True):
         for precision in dict.fromkeys(["float32", *precisions]):
             if (size, precision) == (width, "float32"):

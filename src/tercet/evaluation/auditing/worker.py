@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-__all__ = ["main"]
+__all__ = ["Commands", "main"]
 
 import json
 import logging
@@ -29,11 +29,11 @@ from tercet.evaluation.encoding import Encoding
 from tercet.precision.plan import Plan
 
 
-class _Worker:
+class Commands:
     """Holds the model between commands."""
 
     def __init__(self) -> None:
-        self._model: Embedder | None = None
+        self.model: Embedder | None = None
         self._encoding = Encoding(())
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class _Worker:
         plan = Plan.from_json(command["plan"])
         start = perf_counter()
         checkpoint = open_checkpoint(find(Path(command["folder"])), pooling=command["pooling"])
-        self._model = Embedder(checkpoint, plan, outputs=self._encoding.outputs)
+        self.model = Embedder(checkpoint, plan, outputs=self._encoding.outputs)
         # Products are compiled at their first use, and weights mapped: ready is who has answered once.
         self._made("query", ["ready"])
         return {"load_seconds": perf_counter() - start}
@@ -77,13 +77,13 @@ class _Worker:
         return {"seconds": perf_counter() - start, "waited": _waited() - waited}
 
     def _made(self, role: str, texts: list[str]) -> Embeddings:
-        assert self._model is not None
+        assert self.model is not None
         encode = self._encoding.queries if role == "query" else self._encoding.documents
-        return encode(self._model, texts)
+        return encode(self.model, texts)
 
     def _peak(self) -> int:
-        if self._model is not None and self._model.plan.device.startswith("cuda"):
-            return int(torch.cuda.max_memory_allocated(self._model.plan.device))
+        if self.model is not None and self.model.plan.device.startswith("cuda"):
+            return int(torch.cuda.max_memory_allocated(self.model.plan.device))
         try:
             # Not getrusage: there the peak of the process that started us is inherited.
             found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
@@ -114,10 +114,10 @@ def main() -> None:
     # Whatever prints to the standard output must not stand between the answers.
     answers: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = _Worker()
+    commands = Commands()
     for line in sys.stdin:
         try:
-            answer = worker.answer(json.loads(line))
+            answer = commands.answer(json.loads(line))
         except TercetError as error:
             answer = {"error": str(error)}
         answers.write(json.dumps(answer) + "\n")
