@@ -79,7 +79,7 @@ def test_refresh_probes_again_and_remembers_the_new_table(engine: Engine) -> Non
         (torch, "get_float32_matmul_precision", lambda: "medium"),
         (planner, "device_features", lambda device: ("avx9000",)),
         (planner, "device_name", lambda device: "another CPU"),
-        (planner, "library", lambda: None),
+        (planner, "kernels_here", lambda: "another level"),
         (planner, "_PROBE_VERSION", 999),
     ],
 )
