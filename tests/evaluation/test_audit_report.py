@@ -11,8 +11,11 @@ import pytest
 
 import audit_samples
 from tercet.errors import InputError, MissingExtraError, OutputError
-from tercet.evaluation.audit_report import check_report, wording, write_report
+from tercet.evaluation.audit_report import check_report, tables, wording, write_report
 from tercet.evaluation.audit_report.page import html_page
+from tercet.evaluation.audit_report.schemes import View
+from tercet.evaluation.audit_report.verdict_card import verdict_card
+from tercet.evaluation.audit_report.wrong_tables import tensors_table
 from tercet.evaluation.audit_result import AuditResult, WorstText
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -243,20 +246,21 @@ def test_names_and_texts_that_look_like_markup_stay_text() -> None:
 def test_a_page_marks_the_verdict_and_says_where_nothing_was_decided() -> None:
     sample = RESULTS["four schemes, one fails"]
     decided = page_of("four schemes, one fails")
-    undecided = page_of(replace(sample, verdict=replace(sample.verdict, decided=False)))
+    undecided = verdict_card(View.of(replace(sample, verdict=replace(sample.verdict, decided=False))))
 
     assert [tag for tag, attributes in decided.tags if attributes.get("class") == "best"] == ["tbody"] * 3
     assert "Undecided" not in decided.text
-    assert "Undecided: others disturbed the timing" in undecided.text
+    assert "Undecided: others disturbed the timing" in undecided
 
 
 def test_a_disturbed_timing_is_marked() -> None:
     sample = audit_samples.result(2)
     disturbed = replace(sample, rows=(sample.rows[0], replace(sample.rows[1], quiet=False)))
 
-    assert "†" not in page_of(sample).text
-    assert "86.2 †" in page_of(disturbed).text
-    assert "† Others disturbed this timing" in page_of(disturbed).text
+    quiet, marked = (tables.schemes_table(View.of(result)) for result in (sample, disturbed))
+    assert "†" not in quiet
+    assert "86.2 †" in marked
+    assert "† Others disturbed this timing" in marked
 
 
 def test_of_many_tensors_those_that_lose_most_are_shown_and_the_rest_is_counted() -> None:
@@ -267,11 +271,12 @@ def test_of_many_tensors_those_that_lose_most_are_shown_and_the_rest_is_counted(
         for place in range(100)
     )
 
-    page = page_of(replace(sample, tensors=tensors))
+    table = tensors_table(View.of(replace(sample, tensors=tensors)))
 
-    assert "tensor 99" in page.text
-    assert "tensor 3 " not in page.text
-    assert "160 more that lose less are in the JSON" in page.text
+    assert table is not None
+    assert table.count(">tensor 99<") == 2
+    assert ">tensor 3<" not in table
+    assert "160 more that lose less are in the JSON" in table
 
 
 def test_a_row_of_which_nothing_is_known_is_written_with_dashes() -> None:
@@ -309,19 +314,22 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
 
 
 def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(tmp_path: Path) -> None:
-    write_report(audit_samples.result(1), tmp_path)
-    write_report(audit_samples.result(2, model="another"), tmp_path)
+    def small(model: str) -> AuditResult:
+        return audit_samples.result(1, judged=False, ranked=False, layers=0, model=model)
+
+    write_report(small("one"), tmp_path)
+    write_report(small("another"), tmp_path)
     assert "another" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
     (tmp_path / "audit.json").write_text("[]")
     with pytest.raises(InputError, match="no report of an audit") as caught:
-        write_report(audit_samples.result(3), tmp_path)
+        write_report(small("a third"), tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "Name a new or empty folder" in str(caught.value)
     assert "another" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
     (tmp_path / "thesis.tex").write_text("mine")
-    write_report(audit_samples.result(3, model="a third"), tmp_path, overwrite=True)
+    write_report(small("a third"), tmp_path, overwrite=True)
     assert "a third" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 

@@ -117,7 +117,7 @@ def test_a_scheme_has_the_same_colour_wherever_it_is() -> None:
 
 
 def test_pictures_are_the_same_when_they_are_drawn_again() -> None:
-    view = View.of(audit_samples.result(4, HEADS[:2]))
+    view = View.of(audit_samples.result(2))
 
     assert pictures(view) == pictures(view)
 
