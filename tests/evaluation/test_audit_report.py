@@ -250,6 +250,8 @@ def test_a_page_marks_the_verdict_and_says_where_nothing_was_decided() -> None:
 
     assert [tag for tag, attributes in decided.tags if attributes.get("class") == "best"] == ["tbody"] * 3
     assert "Undecided" not in decided.text
+    assert "Take float16 (native_cpu)." in decided.text
+    assert "Stay with float16 (native_cpu) for now." in undecided
     assert "Undecided: others disturbed the timing" in undecided
 
 

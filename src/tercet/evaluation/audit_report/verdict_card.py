@@ -20,6 +20,8 @@ def verdict_card(view: View) -> Markup:
         if verdict.float32_layers
         else ""
     )
+    name = f"{verdict.label} ({verdict.engine}{kept})"
+    take = f"Take {name}" if verdict.decided else f"Stay with {name} for now"
     undecided = (
         ""
         if verdict.decided
@@ -52,7 +54,7 @@ def verdict_card(view: View) -> Markup:
         element(
             "h2", {"id": "verdict"}, "Verdict · budget ", element("span", {"class": "budget"}, verdict.budget)
         ),
-        element("p", {"class": "take"}, f"Take {verdict.label} ({verdict.engine}{kept})."),
+        element("p", {"class": "take"}, f"{take}."),
         element("p", {"class": "reason"}, verdict.reason),
         undecided,
         _numbers(view, chosen) if chosen is not None else "",
