@@ -43,10 +43,10 @@ def test_results_begin_at_a_line_of_the_cache():
 def test_what_is_kept_is_bounded():
     held = [memory.empty(4096, 1024) for _ in range(8)]
     del held
-    assert sum(block.nbytes for block in memory._free) <= 64 << 20
+    assert sum(block.nbytes for block in memory._free.values()) <= 64 << 20
     huge = memory.empty(32768, 1024)
     del huge
-    assert sum(block.nbytes for block in memory._free) <= 64 << 20
+    assert sum(block.nbytes for block in memory._free.values()) <= 64 << 20
 
 
 def test_shape_and_dtype_are_what_was_asked_for():
@@ -73,3 +73,29 @@ def test_threads_never_write_into_each_others_results():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_results_are_float32_whatever_the_callers_default_is(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert memory.empty(3, 31).dtype is torch.float32
+        assert memory.empty(5000, 31).dtype is torch.float32
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_collection_may_give_memory_back_while_a_block_is_chosen():
+    class Ring:
+        def __init__(self, rows):
+            self.me, self.result = self, memory.empty(rows, 8)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)  # a collection at almost every step
+    try:
+        for turn in range(5_000):
+            Ring(17_000 * (1 + turn % 3))
+            assert memory.empty(17_000 * (1 + turn * 7 % 5), 8).shape[1] == 8
+    finally:
+        gc.set_threshold(*thresholds)

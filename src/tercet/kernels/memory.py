@@ -22,15 +22,16 @@ _MOST_BYTES_KEPT = 64 << 20
 _LINE = 64  # bytes; where vector registers are loaded from without crossing lines
 
 _lock = threading.RLock()  # taken again where a collection frees a tensor inside
-_free: list[np.ndarray] = []  # blocks that nobody uses, the last one given back at the end
+# Blocks that nobody uses, the last one given back at the end. By their identity: between any two steps a
+# collection may give back more, or drop the oldest, so that a place in a list would be another's by then.
+_free: dict[int, np.ndarray] = {}
 
 
 def _given_back(block: np.ndarray) -> None:
     with _lock:
-        _free.append(block)
-        kept = sum(block.nbytes for block in _free)
-        while kept > _MOST_BYTES_KEPT:
-            kept -= _free.pop(0).nbytes
+        _free[id(block)] = block
+        while sum(free.nbytes for free in list(_free.values())) > _MOST_BYTES_KEPT:
+            _free.pop(next(iter(list(_free)), 0), None)
 
 
 class _Lent(np.ndarray):
@@ -46,7 +47,7 @@ def empty(rows: int, columns: int) -> Tensor:
     """(rows, columns) float32, set to nothing; its memory serves again once the last tensor on it is gone."""
     size = 4 * rows * columns
     if size < _LEAST_BYTES:
-        return torch.empty(rows, columns)
+        return torch.empty(rows, columns, dtype=torch.float32, device="cpu")
     lent = np.ndarray.__new__(_Lent, (rows, columns), np.float32, _block(size))
     return torch.from_numpy(lent)
 
@@ -60,9 +61,10 @@ def forget() -> None:
 def _block(size: int) -> np.ndarray:
     """A block of at least `size` bytes: the smallest that is free and not twice as large, or a new one."""
     with _lock:
-        fitting = [index for index, block in enumerate(_free) if size <= block.nbytes <= 2 * size]
-        if fitting:
-            return _free.pop(min(fitting, key=lambda index: _free[index].nbytes))
+        fitting = [block for block in list(_free.values()) if size <= block.nbytes <= 2 * size]
+        best = min(fitting, key=lambda block: block.nbytes, default=None)
+        if best is not None and _free.pop(id(best), None) is not None:
+            return best
     # Batches differ by a few rows: an eighth more serves the next as well.
     whole = np.empty(size + size // 8 + _LINE, np.uint8)
     first = -whole.ctypes.data % _LINE
