@@ -148,9 +148,10 @@ class _Kind:
 
 def _failure() -> str | None:
     """Why the operations do not run in this torch; None where they do, and compute what they should."""
-    weight, x = torch.eye(32), torch.arange(64.0).view(2, 32)
+    weight = torch.eye(32, dtype=torch.float32)
+    x = torch.arange(64, dtype=torch.float32).view(2, 32)
     try:
-        found = QuantisedLinear(weight)(x, weight, torch.zeros(32))
+        found = QuantisedLinear(weight)(x, weight, torch.zeros(32, dtype=torch.float32))
     except (AttributeError, RuntimeError, TypeError) as error:  # another release, another build, no oneDNN
         return f"onednn.qlinear: {str(error).strip().splitlines()[0]}"
     if not bool((found - x).abs().max() < 1):

@@ -101,7 +101,7 @@ def load_packed(checkpoint: Checkpoint, products: Callable[[list[LinearWeight]],
             continue
         whole = getattr(place, leaf)
         if whole.is_meta:
-            whole = nn.Parameter(torch.empty(whole.shape), requires_grad=False)
+            whole = nn.Parameter(torch.empty(whole.shape, dtype=torch.float32), requires_grad=False)
             setattr(place, leaf, whole)
         whole.data[target.first_row : target.first_row + len(tensor)] = tensor
     weights = [

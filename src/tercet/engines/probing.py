@@ -242,8 +242,8 @@ def _failure(device: torch.device, dtype: DType) -> str | None:
     generator = torch.Generator().manual_seed(0)
     step = "conversion"
     try:
-        x = torch.randn(6, 32, generator=generator).to(device, kind)
-        weight = torch.randn(96, 32, generator=generator).to(device, kind)
+        x = torch.randn(6, 32, generator=generator, dtype=torch.float32).to(device, kind)
+        weight = torch.randn(96, 32, generator=generator, dtype=torch.float32).to(device, kind)
         ids = torch.tensor([0, 5, 3], device=device)
         heads = x.view(1, 6, 2, 16).transpose(1, 2)
         operations: list[tuple[str, Callable[[], Tensor]]] = [

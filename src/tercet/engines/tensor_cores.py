@@ -60,7 +60,8 @@ def _failure(device: str, scheme: Scheme) -> str | None:
             f"{scheme.label} products need compute capability {needed[0]}.{needed[1]}, and this GPU has "
             f"{capability[0]}.{capability[1]}"
         )
-    weight, x = torch.eye(32, device=device), torch.arange(64.0, device=device).view(2, 32)
+    weight = torch.eye(32, dtype=torch.float32, device=device)
+    x = torch.arange(64, dtype=torch.float32, device=device).view(2, 32)
     given = x.to(scheme.compute.torch)
     try:
         with torch.inference_mode():

@@ -20,7 +20,7 @@ class TopDocuments:
 
     def __init__(self, queries: int, depth: int) -> None:
         self.depth = depth
-        self._scores = torch.empty(queries, 0)
+        self._scores = torch.empty(queries, 0, dtype=torch.float32)
         self._places = torch.empty(queries, 0, dtype=torch.int64)  # in the order of arrival
         self._ids: dict[int, str] = {}  # of those that are among the best of any query
         self._seen = 0

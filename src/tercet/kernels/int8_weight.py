@@ -40,7 +40,7 @@ def quantised_panels(weight: Tensor, scheme: str) -> Tensor:
                 f"The weight {tuple(weight.shape)} holds a value that is not finite; repair the checkpoint."
             )
         count = -(-len(some) // PANEL)
-        padded = torch.zeros(count * PANEL, chunks * CHUNK)
+        padded = torch.zeros(count * PANEL, chunks * CHUNK, dtype=torch.float32)
         padded[: len(some), :inputs] = some
         target = by_panel[first : first + count]
         if scheme == "int8":

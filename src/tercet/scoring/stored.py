@@ -85,7 +85,7 @@ def _search(
     """Of some queries."""
     wanted = min(len(codes), k * (multiplier or 1))
     coarse = quantizer.decode(quantizer.encode(queries).codes)
-    scores = torch.empty(len(queries), 0, device=codes.device)
+    scores = torch.empty(len(queries), 0, dtype=torch.float32, device=codes.device)
     places = torch.empty(len(queries), 0, dtype=torch.int64, device=codes.device)
     rows = max(wanted, BLOCK // max(quantizer.dim, len(queries)))
     for first in range(0, len(codes), rows):
