@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from tercet.errors import InputError
 from tercet.kernels.attention import attention
 from tercet.kernels.native import library
 
@@ -129,3 +130,13 @@ def test_rows_behind_the_last_text_are_zero(level):
 def test_no_text_gives_no_row():
     query, key, value = random_rows(0, 32)
     assert attention(query, key, value, bounds_of([]), 2).shape == (0, 32)
+
+
+def test_rows_and_bounds_that_the_kernel_cannot_read_are_refused():
+    rows, bounds = torch.randn(5, 8), bounds_of([2, 3])
+    with pytest.raises(InputError, match=r"key is .*columns of a row side by side"):
+        attention(rows, torch.randn(8, 5).t(), rows, bounds, 2)
+    with pytest.raises(InputError, match=r"value is .*float64.*not \(5, 8\)"):
+        attention(rows, rows, rows.double(), bounds, 2)
+    with pytest.raises(InputError, match=r"bounds are torch\.int64.*Batch\.cu_seqlens"):
+        attention(rows, rows, rows, bounds.long(), 2)

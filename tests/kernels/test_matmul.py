@@ -299,6 +299,22 @@ def test_bytes_that_do_not_fit_are_refused(scheme):
         replace(packed, data=torch.cat([packed.data.new_zeros(1), packed.data])[1:])
 
 
+@every_scheme
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_callers_default_dtype_changes_no_bit(scheme, dtype):
+    before, x, numbers = torch.get_default_dtype(), random(3, 70), random(40, 70)
+    packed = matmul.pack(numbers, scheme)
+    expected = matmul.linear(x, packed, None)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(matmul.pack(numbers, scheme).data, packed.data)
+        found = matmul.linear(x, packed, None)
+    finally:
+        torch.set_default_dtype(before)
+    assert found.dtype is torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_shapes_that_do_not_fit_are_named():
     weight = matmul.pack(random(8, 16), "int8")
     x = random(3, 16)

@@ -27,6 +27,16 @@ def test_the_norm_is_torchs_bit_for_bit():
     assert torch.equal(ours(x), theirs(x))
 
 
+def test_without_gradients_rows_may_lie_in_any_way_and_what_does_not_fit_is_refused():
+    norm, rows = LayerNorm(16), torch.randn(16, 5)
+    with torch.no_grad():
+        assert torch.allclose(norm(rows.t()), norm(rows.t().contiguous()), rtol=0, atol=1e-6)
+        with pytest.raises(RuntimeError, match="normalized_shape"):
+            norm(torch.randn(5, 24))
+        with pytest.raises(RuntimeError, match="dtype"):
+            norm.to(torch.bfloat16)(torch.randn(5, 16))
+
+
 def test_a_module_called_directly_gives_the_same_and_its_hooks_are_heard():
     module, x, heard = nn.Linear(3, 2), torch.randn(4, 3), []
     assert torch.equal(direct(module)(x), module(x))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tercet.errors import TercetError
+from tercet.errors import InputError, TercetError
 from tercet.kernels.memory import empty
 from tercet.kernels.native import LEVELS, Library, library
 
@@ -42,10 +42,25 @@ def attention(
 
     Returns:
         (tokens, hidden) float32.
+
+    Raises:
+        InputError: shapes, dtypes or strides do not fit.
     """
     found = library()
     assert found is not None
     tokens, hidden = query.shape
+    for name, rows in (("query", query), ("key", key), ("value", value)):
+        fits = rows.shape == query.shape and rows.dtype is torch.float32 and rows.is_cpu
+        if not fits or (hidden > 1 and rows.stride(1) != 1):
+            raise InputError(
+                f"{name} is {tuple(rows.shape)} {rows.dtype} on {rows.device}, in steps of {rows.stride()}, "
+                f"not {(tokens, hidden)} torch.float32 on cpu with the columns of a row side by side."
+            )
+    if bounds.dtype is not torch.int32 or not bounds.is_cpu or not bounds.is_contiguous():
+        raise InputError(
+            f"bounds are {bounds.dtype} on {bounds.device}, not torch.int32 on cpu, contiguous; "
+            "Batch.cu_seqlens are."
+        )
     texts, width = len(bounds) - 1, hidden // num_heads
     out = empty(tokens, hidden)
     covered = int(bounds[-1])

@@ -75,7 +75,7 @@ def available(scheme: str) -> str | None:
 def _proven(level: str) -> bool:
     """Whether a level that its authors had no processor for gives what the scalar one gives."""
     draw = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(33, 200, generator=draw), torch.randn(70, 200, generator=draw)
+    x, weight = (torch.randn(rows, 200, generator=draw, dtype=torch.float32) for rows in (33, 70))
     for scheme in (scheme for scheme, levels in _LEVELS.items() if level in levels):
         found, expected = (linear(x, pack(weight, scheme, level=name), None) for name in (level, "scalar"))
         if not torch.allclose(found, expected, rtol=0, atol=1e-4):
@@ -256,6 +256,10 @@ def _check_rows(name: str, rows: Tensor, shape: tuple[int | None, int]) -> None:
     if rows.shape[1] > 1 and rows.stride(1) != 1:
         raise InputError(
             f"The columns of {name} {_shape(rows)} do not lie side by side; pass {name}.contiguous()."
+        )
+    if rows.requires_grad and torch.is_grad_enabled():
+        raise InputError(
+            f"{name} asks for gradients, which native products do not compute; take torch.no_grad()."
         )
 
 
