@@ -124,7 +124,13 @@ def m3_audit(tiny_m3: Path, files: dict[str, Path], tmp_path_factory: pytest.Tem
     """All heads at int8, against float32 on everything."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "time_in_turns", _faster)
-        return run(tiny_m3, files, precisions=["float32", "int8"], reference="float32", dimensions=[16])
+        return run(
+            tiny_m3,
+            files,
+            precisions=["float32", "float16", "int8"],
+            reference="float32",
+            dimensions=[16],
+        )
 
 
 def of(result: AuditResult, label: str, head: str, engine: str | None = None) -> AuditRow:
@@ -151,11 +157,13 @@ def test_float32_against_itself_drifts_by_exactly_nothing(m3_audit: AuditResult)
     assert (own[1].tokens_gained, own[1].tokens_lost, own[1].sparse_weight_error_worst) == (0, 0, 0.0)
 
 
-@pytest.mark.parametrize("engine", ["native_cpu", "onednn"])
-def test_a_row_of_int8_is_what_can_be_computed_by_hand(
-    m3_audit: AuditResult, tiny_m3: Path, engine: str
+@pytest.mark.parametrize(
+    ("label", "engine"), [("int8", "native_cpu"), ("int8", "onednn"), ("float16", "torch_packed")]
+)
+def test_a_row_is_what_can_be_computed_by_hand(
+    m3_audit: AuditResult, tiny_m3: Path, label: str, engine: str
 ) -> None:
-    dense = of(m3_audit, "int8", "dense", engine)
+    dense = of(m3_audit, label, "dense", engine)
     exact = tercet.load(tiny_m3, plan=scheme_plan(tiny_m3, m3_audit.rows[0]))
     narrow = tercet.load(tiny_m3, plan=scheme_plan(tiny_m3, dense))
     sides = []
@@ -171,8 +179,8 @@ def test_a_row_of_int8_is_what_can_be_computed_by_hand(
         assert other.dense is not None
         cosine = torch.nn.functional.cosine_similarity(one.dense.double(), other.dense.double())
         drifts += (1 - cosine).tolist()
-    assert dense.drift_mean == pytest.approx(math.fsum(drifts) / len(drifts), rel=1e-6)
-    assert dense.drift_worst == pytest.approx(max(drifts), rel=1e-6)
+    assert dense.drift_mean == pytest.approx(math.fsum(drifts) / len(drifts), rel=1e-6, abs=1e-15)
+    assert dense.drift_worst == pytest.approx(max(drifts), rel=1e-6, abs=1e-15)
     names = [f"query {name}" for name in QUERIES] + list(DOCUMENTS)
     assert dense.worst_texts[0].id == names[drifts.index(max(drifts))]
     tops = []
@@ -224,7 +232,9 @@ def test_a_result_says_what_it_is_of_and_survives_json(m3_audit: AuditResult) ->
     assert m3_audit.settings["budget"] == "cosine<=5e-06,worst<=5e-05"
     assert any("no visible loss" in note for note in m3_audit.notes)
     for row in m3_audit.rows:
-        assert row.failure is None
+        if row.failure is not None:
+            assert (row.label, row.engine) == ("float16", "native_cpu")  # which few processors have
+            continue
         assert row.load_seconds is not None
         assert row.load_seconds > 0
         assert row.peak_bytes is not None

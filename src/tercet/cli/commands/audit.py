@@ -148,7 +148,7 @@ def audit(
     and which layers go wrong. An audit that was interrupted goes on from where it was.
 
     Example:
-        tercet audit minilm --texts collection --precisions float32,int8 --budget "overlap>=0.9"
+        tercet audit minilm --texts collection --precisions int8 --budget "overlap>=0.9"
     """
     wanted = None if precisions is None else _names(precisions)
     shorter = []
