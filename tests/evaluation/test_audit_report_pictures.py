@@ -145,6 +145,22 @@ def test_a_drift_of_exactly_zero_has_a_place_of_its_own() -> None:
     assert "float32, dense: p50 0, p99 0, worst 0." in picture.description
 
 
+def test_layers_are_drawn_in_the_colour_of_the_scheme_that_they_name() -> None:
+    sample = audit_samples.result(4)
+    other = "float16 (native_cpu)"
+    layers = tuple(replace(layer, drift={other: 1e-6}, unsafe=()) for layer in sample.layers)
+
+    view = View.of(replace(sample, layers=layers))
+    picture = layer_picture.layer_picture(view)
+
+    assert picture is not None
+    assert set(re.findall(r"var\(--(s\d)\)", picture.svg)) == {view.schemes[2].colour}
+    without = tuple(replace(layer, drift={}) for layer in layers)
+    bare = layer_picture.layer_picture(View.of(replace(sample, layers=without)))
+    assert bare is not None
+    assert bare.caption.startswith("The largest activation on the sample")
+
+
 def test_names_of_schemes_in_pictures_are_short_and_differ() -> None:
     sample = audit_samples.result(8)
     long = tuple(

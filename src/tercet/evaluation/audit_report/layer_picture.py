@@ -27,9 +27,9 @@ _SHORTER = {"embeddings": "emb."}
 def layer_picture(view: View) -> Picture | None:
     """Drift that each layer adds and its largest activation; None where layers were not looked at."""
     layers = view.result.layers
-    by_label: dict[str, SchemeView] = {}
-    for scheme in view.schemes:
-        by_label.setdefault(scheme.any_row.label, scheme)
+    # Layers are told by the scheme's name, or by its label alone, which is the first scheme's that has it.
+    by_label = {scheme.any_row.label: scheme for scheme in reversed(view.schemes)}
+    by_label |= {scheme.name: scheme for scheme in view.schemes}
     labels = list(dict.fromkeys(label for layer in layers for label in layer.drift))
     series = [(by_label[label], label) for label in labels if label in by_label]
     drifts = [
@@ -57,9 +57,12 @@ def layer_picture(view: View) -> Picture | None:
 
     title = "Layer by layer"
     unsafe = [layer for layer in layers if layer.unsafe]
-    caption = (
+    above = (
         "Above: drift of the hidden states that each layer adds by itself, given the reference’s. Below: the "
-        "largest activation on the sample, against what the formats can hold; bfloat16 holds 3.4·10³⁸. "
+    )
+    caption = (
+        (above if series and drifts and largest else "The ")
+        + "largest activation on the sample, against what the formats can hold; bfloat16 holds 3.4·10³⁸. "
         + (
             f"{len(unsafe)} of {len(layers)} layers leave the range of a format."
             if unsafe
