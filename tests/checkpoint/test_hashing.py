@@ -36,8 +36,17 @@ def test_a_hash_is_computed_once_and_again_when_the_file_changes(
     assert hash_file(path) == hashlib.sha256(b"two").hexdigest()
 
 
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_hashed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    for content in (b"one", b"two"):
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 0))
+        assert hash_file(path) == hashlib.sha256(content).hexdigest()
+
+
 @pytest.mark.parametrize(
-    "damage", ["[]", "{", '{"PATH": 3}', '{"PATH": {"size": 3, "mtime_ns": 1, "sha256": "x"}}']
+    "damage", ["[]", "{", '{"PATH": 3}', '{"PATH": {"size": 3, "mtime_ns": 1, "ctime_ns": 1, "sha256": "x"}}']
 )
 def test_a_damaged_memory_is_forgotten(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "w.bin"

@@ -33,7 +33,8 @@ def hash_file(path: Path) -> str:
         remembered = read_json(_REMEMBERED)
         entries = remembered if isinstance(remembered, dict) else {}
         known = entries.get(str(real))
-        key = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        # The time of change as well: archives and package stores set every file's time of writing alike.
+        key = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
         if isinstance(known, dict) and {**known, "sha256": ""} == {**key, "sha256": ""}:
             digest = known.get("sha256")
             if isinstance(digest, str) and _SHA256.fullmatch(digest):
