@@ -88,6 +88,29 @@ def test_a_file_that_was_cut_off_is_removed_and_made_anew(
     assert map_blocks(KEY) is not None
 
 
+def test_a_file_that_cannot_be_read_now_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write()
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weight_cache.mmap, "mmap", refused)
+        assert map_blocks(KEY) is None
+    assert path.is_file()
+    assert map_blocks(KEY) is not None
+
+
+def test_no_cache_folder_can_be_where_a_file_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert map_blocks(KEY) is None
+    assert not write_blocks(KEY, iter(BLOCKS), 2000)
+    assert "damaged" not in caplog.text
+
+
 def test_no_flipped_bit_of_index_or_trailer_is_believed() -> None:
     path = write()
     whole = path.read_bytes()

@@ -84,9 +84,12 @@ def map_blocks(key: Mapping[str, Any]) -> dict[str, Block] | None:
         if index["key"] != json.loads(json.dumps(key)):
             raise _DamagedError("its index has another key")
         found = {entry["name"]: _block(entry, mapped, index["end"]) for entry in index["blocks"]}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, _DamagedError) as error:
+    except OSError as error:  # too many files are open, no right to read it: it may be whole all the same
+        logger.info("%s cannot be read, and its weights are packed: %s", path, error)
+        return None
+    except (ValueError, TypeError, KeyError, RecursionError, _DamagedError) as error:
         logger.warning("%s is damaged and is made anew: %s", path, error)
         _remove(path)
         return None
