@@ -160,7 +160,9 @@ def audit(
     if store.resumed:
         logger.info("going on with the audit in %s, after %.0f s", store.folder, earlier)
     plans = [one.plan for one in asked if one.plan is not None]
-    work = _Work(progress, (len(plans) + (float32 not in plans)) * (data.num_documents + len(data.queries)))
+    every = data.num_documents + len(data.queries)
+    in_float64 = 0 if exact is None else min(sample, data.num_documents) + min(sample, len(data.queries))
+    work = _Work(progress, (len(plans) + (float32 not in plans)) * every + in_float64)
     with ExitStack() as stack:
         run = Run(
             checkpoint=checkpoint,

@@ -171,23 +171,25 @@ class Run:
         ]
 
     def _exact_sample(self) -> Embeddings:
+        """The sample in float64, queries first, as `_places` has it."""
         assert self.exact is not None
         folder = self.store.scheme(self.exact, f"sample {self.sample}")
-        files = [folder.part("document", 0)] + ([folder.part("query", 0)] if self.sample_queries else [])
+        documents = self.texts.at(self.sample_documents)
+        asked = list(self.texts.queries.values())
+        sample = [("query", asked[number]) for number in self.sample_queries]
+        sample += [("document", documents[number].text) for number in self.sample_documents]
+        wanted = []
+        for role in ("query", "document"):
+            texts = [text for other, text in sample if other == role]
+            for number, first in enumerate(range(0, len(texts), self.size)):
+                wanted.append((role, number, texts[first : first + self.size]))
+        files = [folder.part(role, number) for role, number, _ in wanted]
         if not all(path.is_file() for path in files):
             with Worker() as worker:
                 self._load(worker, self.exact)
-                documents = self.texts.at(self.sample_documents)
-                asked = list(self.texts.queries.values())
-                chosen = {
-                    "document": [documents[number].text for number in self.sample_documents],
-                    "query": [asked[number] for number in self.sample_queries],
-                }
-                for role, texts in chosen.items():
-                    if texts:
-                        self._embed(worker, folder, role, 0, texts)
-        found = [read_part(path)[0] for path in reversed(files)]
-        return Embeddings.concat(found)
+                for role, number, texts in wanted:
+                    self._embed(worker, folder, role, number, texts)
+        return Embeddings.concat([read_part(path)[0] for path in files])
 
     def _side(self, plan: Plan) -> Side:
         """A scheme's embeddings of everything; what is missing is made, and then it is timed."""
