@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import tercet
 from tercet import embedder
+from tercet.cli.commands import evaluate as evaluate_command
 from tercet.cli.main import main
 
 DOCUMENTS = [
@@ -48,6 +50,17 @@ def test_the_figures_are_those_of_the_function(
     assert [system["name"] for system in found["systems"]][-1] == "rrf"
     assert len(list((tmp_path / "runs").iterdir())) == 6
     assert (tmp_path / "runs" / "hybrid.trec").read_text().startswith("q0 Q0 c")
+
+
+def test_people_see_the_precision_by_the_name_that_they_asked_for_it_by(
+    tiny_bert: Path, collection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tercet.evaluate(tercet.load(tiny_bert, precision="float32"), collection)
+    assert report.model is not None
+    for variant, shown in (("int8-fast", "int8-fast (native_cpu)"), (None, "int8 (native_cpu)")):
+        scheme = {**report.model["scheme"], "dtype": "int8", "variant": variant, "engine": "native_cpu"}
+        lines = evaluate_command._sentences(replace(report, model={**report.model, "scheme": scheme}))
+        assert any(f": {shown} on cpu" in line for line in lines)
 
 
 def test_people_see_a_table_and_what_it_was_found_under(

@@ -300,7 +300,9 @@ def _sentences(report: Report) -> list[str]:
         own = "is left out" if settings["remove_query"] else "may be found"
         lines.append(f"{settings['depth']:,} documents a query; a document with the query's own id {own}.")
     if report.model is not None:
-        scheme = report.model["scheme"]["dtype"]
+        chosen = report.model["scheme"]
+        # As it is asked for: int8 and int8-fast, float32 and tf32 share their dtypes.
+        scheme = f"{chosen['variant'] or chosen['dtype']} ({chosen['engine']})"
         cut = [
             f"{work[name]:,} {name.replace('_', ' ')}"
             for name in ("queries_cut", "documents_cut")
