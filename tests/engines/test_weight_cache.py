@@ -215,3 +215,16 @@ def test_what_a_dead_process_left_behind_is_removed_after_a_day(own_cache: Path)
     write({**KEY, "layout": 2})
     assert not old.exists()
     assert young.exists()
+
+
+def test_bytes_that_changed_on_disk_are_found_and_made_anew(caplog):
+    key = {"weights": "changed"}
+    data = torch.arange(1000, dtype=torch.int64).to(torch.uint8)
+    assert weight_cache.write_blocks(key, [("layer", weight_cache.Block({}, data))], len(data))
+    place = weight_cache.place_of(key)
+    content = bytearray(place.read_bytes())
+    content[64 + 500] ^= 1
+    place.write_bytes(content)
+    assert weight_cache.map_blocks(key) is None
+    assert "the bytes of 'layer' are not those that were written" in caplog.text
+    assert not place.exists()

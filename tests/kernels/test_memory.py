@@ -99,3 +99,13 @@ def test_a_collection_may_give_memory_back_while_a_block_is_chosen():
             assert memory.empty(17_000 * (1 + turn * 7 % 5), 8).shape[1] == 8
     finally:
         gc.set_threshold(*thresholds)
+
+
+def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent():
+    held = memory._lock
+    with held:
+        memory.after_fork()
+        done = threading.Thread(target=memory.empty, args=(1000, 100))
+        done.start()
+        done.join(10)
+        assert not done.is_alive()

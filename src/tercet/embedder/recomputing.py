@@ -15,6 +15,7 @@ from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.errors import NonFiniteError
 from tercet.model import hidden_in_float32
+from tercet.precision.dtype import DType
 from tercet.precision.scheme import Scheme
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,11 @@ def recomputed(
         exact = hidden_in_float32(checkpoint, again)
         still = not_finite(exact, again)
         if not still:
-            logger.warning(
-                "%d texts left the range of %s (largest number %g) and were computed in float32.",
-                len(bad),
-                scheme.bounded_by,
-                scheme.bounded_by.max,
-            )
+            bound = scheme.bounded_by
+            how = f"left the range of {bound} (largest number {bound.max:g})"
+            if bound is DType.FLOAT32:  # 8-bit numbers with scales leave no range of their own
+                how = f"gave values that are not finite in {scheme.label}"
+            logger.warning("%d texts %s and were computed in float32.", len(bad), how)
             # From here on in float32: what left the range of the planned dtype must not be cast back.
             hidden = hidden.to(torch.float32, copy=True)
             parts = torch.split(exact.to(hidden.device), list(again.lengths))

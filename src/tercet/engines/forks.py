@@ -9,6 +9,8 @@ import os
 
 import torch
 
+from tercet.kernels import memory
+
 logger = logging.getLogger(__name__)
 
 # The process in which we last computed: a child that was forked from it finds another's number here.
@@ -20,6 +22,8 @@ def stand_alone() -> None:
     global _computing_process
     process, before = os.getpid(), _computing_process
     _computing_process = process
+    if before not in (None, process):
+        memory.after_fork()
     if before not in (None, process) and torch.get_num_threads() > 1:
         # The maths library would wait for those threads for ever.
         torch.set_num_threads(1)

@@ -154,7 +154,7 @@ def _pack(checkpoint: Checkpoint, weight: LinearWeight, label: str) -> PackedWei
     """The packed weight, None where it leaves the range of float16; only one is unpacked at a time."""
     whole = weight.read(DType.FLOAT16) if label == "float16" and weight.is_half else weight.read()
     low, high = (value.float() for value in torch.aminmax(whole))
-    if not bool(torch.isfinite(high - low)):
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
         names = ", ".join(repr(info.name) for info in weight.parts)
         raise CheckpointError(
             f"{checkpoint.folder}: {names} holds a value that is not finite. Fetch the model again."

@@ -5,7 +5,8 @@ trailer comes last, so that a file that was cut off has none:
 
     offset of the index, its length (8 bytes each, little-endian) · its SHA-256 (32 bytes) · the magic again
 
-The index has the key (what the blocks were made of), and of each block its name, fields, offset and length.
+The index has the key (what the blocks were made of), and of each block its name, fields, offset, length and
+CRC-32, which is checked at each start: some gigabytes a second, where vectors would be wrong without a word.
 Files lie in the user's cache folder. When one is written, those that were not used for the longest time go
 until all together take no more than 16 GiB; none is written to a disk that it would leave less than 2 GiB of.
 Deleting the folder costs a second at the next start and nothing else.
@@ -22,6 +23,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from tercet.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
-_MAGIC = b"TERCETW1"
+_MAGIC = b"TERCETW2"
 _TRAILER_BYTES = 8 + 8 + 32 + len(_MAGIC)
 _ALIGNMENT = 64
 _MOST_INDEX_BYTES = 16 << 20
@@ -143,7 +145,8 @@ def _write(file: BinaryIO, key: Mapping[str, Any], blocks: Iterable[tuple[str, B
         data = block.data.contiguous()
         offset = _align(file)
         file.write(data.numpy().data)
-        entries.append({"name": name, "fields": dict(block.fields), "offset": offset, "bytes": len(data)})
+        place = {"offset": offset, "bytes": len(data), "crc32": zlib.crc32(data.numpy().data)}
+        entries.append({"name": name, "fields": dict(block.fields), **place})
     offset = _align(file)
     text = json.dumps({"key": dict(key), "blocks": entries}).encode()
     file.write(text)
@@ -191,6 +194,9 @@ def _block(entry: Mapping[str, Any], mapped: mmap.mmap, end: int) -> Block:
         raise _DamagedError(
             f"{entry['name']!r} lies at byte {offset}, of {length} bytes; blocks end at {end}"
         )
+    with memoryview(mapped) as whole, whole[offset : offset + length] as part:
+        if zlib.crc32(part) != entry["crc32"]:
+            raise _DamagedError(f"the bytes of {entry['name']!r} are not those that were written")
     if not length:
         return Block(entry["fields"], torch.empty(0, dtype=torch.uint8))
     return Block(entry["fields"], torch.frombuffer(mapped, dtype=torch.uint8, count=length, offset=offset))

@@ -6,7 +6,7 @@ met with page faults, hundreds of thousands in a minute.
 
 from __future__ import annotations
 
-__all__ = ["empty", "forget"]
+__all__ = ["after_fork", "empty", "forget"]
 
 import threading
 from collections.abc import Callable
@@ -50,6 +50,13 @@ def empty(rows: int, columns: int) -> Tensor:
         return torch.empty(rows, columns, dtype=torch.float32, device="cpu")
     lent = np.ndarray.__new__(_Lent, (rows, columns), np.float32, _block(size))
     return torch.from_numpy(lent)
+
+
+def after_fork() -> None:
+    """In a forked child: a lock that another thread held in the parent would never be given back here."""
+    global _lock
+    _lock = threading.RLock()
+    _free.clear()
 
 
 def forget() -> None:

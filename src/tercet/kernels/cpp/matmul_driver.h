@@ -7,11 +7,11 @@
 #pragma once
 
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "matmul_job.h"
 #include "matmul_vectors.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace {
@@ -28,28 +28,6 @@ constexpr long BLOCK_BETWEEN_BYTES = 1 << 20;
 
 constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
 constexpr long aligned(long bytes) { return divided_up(bytes, 64) * 64; }
-
-// Memory that a thread keeps from call to call, so that its pages are not asked for again each time.
-class Scratch {
-public:
-    ~Scratch() { free(memory_); }
-
-    // At least `bytes`, 64-byte aligned; null where there is no memory.
-    unsigned char* of(long bytes) {
-        if (bytes > size_) {
-            free(memory_);
-            memory_ = nullptr;
-            size_ = 0;
-            if (posix_memalign(&memory_, 64, bytes) != 0) return nullptr;
-            size_ = bytes;
-        }
-        return static_cast<unsigned char*>(memory_);
-    }
-
-private:
-    void* memory_ = nullptr;
-    long size_ = 0;
-};
 
 struct Output {
     float* y;
