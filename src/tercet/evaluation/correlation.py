@@ -14,6 +14,9 @@ Numbers = NDArray[np.floating[Any]]
 
 def pearson(left: Numbers, right: Numbers) -> float | None:
     """Pearson's r in float64; None where a side is constant, for there is none."""
+    # Asked of the numbers themselves: the mean of equal ones may be rounded away from them.
+    if any(len(side) == 0 or side.min() == side.max() for side in (left, right)):
+        return None
     left, right = (side.astype(np.float64) - side.astype(np.float64).mean() for side in (left, right))
     scale = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
     return float(left @ right) / scale if scale > 0 else None
