@@ -65,6 +65,7 @@ def files(dist: str, source: str) -> list[str]:
     """Complaints about what is in the two wheels and the sdist."""
     root = Path(source, "src")
     code = {path.relative_to(root).as_posix() for path in root.rglob("*.py")} | {"tercet/py.typed"}
+    code |= {path.relative_to(root).as_posix() for path in root.rglob("*.css")}
     native = {path.relative_to(root).as_posix() for path in Path(root, "tercet/kernels/cpp").iterdir()}
     complaints = []
     for kind in ("kernels", "pure"):
