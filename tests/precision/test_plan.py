@@ -116,15 +116,22 @@ def test_a_quantised_plan_needs_less_memory_and_room_for_what_leaves_the_range()
     assert "a layer in float32, for texts that leave the range" in dict(made.memory)
 
 
-def test_only_a_cpu_computes_packed_layers_by_blocks_of_rows() -> None:
-    def batch(device: str, precision: Precision) -> int:
+def test_only_kernels_of_our_own_compute_packed_layers_by_blocks_of_rows() -> None:
+    def batch(device: str, precision: Precision, *, own: bool = True) -> int:
         parts = predict_memory(
-            footprint(), precision, device=device, tokens=4096, outputs=("dense",), process_bytes=0
+            footprint(),
+            precision,
+            device=device,
+            tokens=4096,
+            outputs=("dense",),
+            process_bytes=0,
+            keeps_memory=own,
         )
         return dict(parts)["one batch of 4,096 tokens"]
 
     packed, plain = Precision(DType.INT8, F32), Precision(F32, F32)
     assert batch("cpu", packed) == 4096 * 7 * 1024 * 4 + 256 * 2 * 4096 * 4 < batch("cpu", plain)
+    assert batch("cpu", packed, own=False) == batch("cpu", plain)
     assert batch("cuda:0", packed) == batch("cuda:0", plain) == 4096 * 10 * 1024 * 4
 
 

@@ -122,8 +122,8 @@ def predict_memory(
         keeps_memory: whether the engine uses the memory of results again, and leaves no holes in the heap.
     """
     weights = weight_bytes(footprint, precision, group)
-    # On CPUs a feed-forward net with packed weights is computed by blocks of rows.
-    blocked = device == "cpu" and precision.weights is not precision.compute
+    # Kernels of our own compute a feed-forward net with narrower weights by blocks of rows.
+    blocked = device == "cpu" and keeps_memory and precision.weights is not precision.compute
     running = _activation_bytes(footprint, precision, tokens, outputs, blocked=blocked)
     holes, recomputing = 0 if keeps_memory else min(running, _MOST_HOLES_BYTES), 0
     if min(precision.compute.bytes, precision.weights.bytes) < 4:
