@@ -85,7 +85,9 @@ def test_with_padding_flagembedding_floors_each_best_match_at_zero_and_we_do_not
     theirs = PairScores.of(ours.dense, ours.sparse, torch.stack(floored), WEIGHTS).to_dict()
     for key in SCORES:
         close(np.array(theirs[key]), peer[f"{name}/padded/{key}"], name)
-    assert bool((ours.multivector <= torch.stack(floored) + 1e-6).all())
+    # Both are means of float32 products, summed in different orders: room for the rounding of such numbers.
+    rounding = 1e-6 * torch.stack(floored).abs().clamp(min=1.0)
+    assert bool((ours.multivector <= torch.stack(floored) + rounding).all())
 
 
 def test_the_difference_of_the_floor_is_really_seen(peer):

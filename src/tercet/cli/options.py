@@ -17,6 +17,7 @@ __all__ = [
     "Tolerance",
     "Yes",
     "confirmation",
+    "parse_names",
     "parse_outputs",
     "parse_weights",
     "refuse_with_plan",
@@ -97,9 +98,14 @@ Json: TypeAlias = Annotated[
 ]
 
 
+def parse_names(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def parse_outputs(text: str) -> tuple[str, ...]:
     """The outputs in a list with commas, in the order of `OUTPUTS`, each once."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = parse_names(text)
     for name in names:
         if name not in OUTPUTS:
             raise UnknownNameError(f"--outputs: there is no output {name!r}. {nearest(name, OUTPUTS)}")

@@ -6,7 +6,7 @@ __all__ = ["Encoding", "identity", "text_identity"]
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,32 +38,23 @@ class Encoding:
 
     def queries(self, model: Embedder, texts: Sequence[str]) -> Embeddings:
         """Embeddings of queries."""
-        return model.encode_query(
-            texts,
-            outputs=self.outputs,
-            prompt=self.query_prompt,
-            max_length=self.max_length,
-            dimensions=self.dimensions,
-            normalize=self.normalize,
-        )
+        return self._encoded(model.encode_query, texts, self.query_prompt)
 
     def documents(self, model: Embedder, texts: Sequence[str]) -> Embeddings:
         """Embeddings of documents."""
-        return model.encode_document(
-            texts,
-            outputs=self.outputs,
-            prompt=self.document_prompt,
-            max_length=self.max_length,
-            dimensions=self.dimensions,
-            normalize=self.normalize,
-        )
+        return self._encoded(model.encode_document, texts, self.document_prompt)
 
     def alike(self, model: Embedder, texts: Sequence[str]) -> Embeddings:
         """Embeddings of texts of which neither is a query; the prompt is that of queries if one was given."""
-        return model.encode(
+        return self._encoded(model.encode, texts, self.query_prompt)
+
+    def _encoded(
+        self, encode: Callable[..., Embeddings], texts: Sequence[str], prompt: str | None
+    ) -> Embeddings:
+        return encode(
             texts,
             outputs=self.outputs,
-            prompt=self.query_prompt,
+            prompt=prompt,
             max_length=self.max_length,
             dimensions=self.dimensions,
             normalize=self.normalize,

@@ -5,20 +5,17 @@ from __future__ import annotations
 __all__ = ["attention", "available"]
 
 import ctypes
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tercet.errors import InputError, TercetError
 from tercet.kernels.memory import empty
-from tercet.kernels.native import LEVELS, Library, library
+from tercet.kernels.native import FLOAT_LEVELS, LEVELS, bound, library
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # query, key, value and out, each with its step; bounds, texts, heads, width; scale, threads, level
-_SIGNATURE: list[Any] = [*(_POINTER, _LONG) * 4, _POINTER, _LONG, _LONG, _LONG, ctypes.c_float, _INT, _INT]
-_LEVELS = ("scalar", "avx2", "avx512", "neon")
+_SIGNATURE = (*(_POINTER, _LONG) * 4, _POINTER, _LONG, _LONG, _LONG, ctypes.c_float, _INT, _INT)
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -67,8 +64,8 @@ def attention(
     if covered < tokens:
         out[covered:] = 0
     if texts and covered:
-        number = found.best(*_LEVELS) if level is None else LEVELS[level]
-        status = _function(found)(
+        number = found.best(*FLOAT_LEVELS) if level is None else LEVELS[level]
+        status = bound(found, "tercet_attention", _SIGNATURE)(
             query.data_ptr(), query.stride(0), key.data_ptr(), key.stride(0),
             value.data_ptr(), value.stride(0), out.data_ptr(), hidden,
             bounds.data_ptr(), texts, num_heads, width, width**-0.5, torch.get_num_threads(), number,
@@ -79,10 +76,3 @@ def attention(
                 "set TERCET_KERNELS=none."
             )
     return out
-
-
-@cache
-def _function(found: Library) -> Any:
-    function = found.functions.tercet_attention
-    function.argtypes, function.restype = _SIGNATURE, _INT
-    return function

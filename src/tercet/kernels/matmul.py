@@ -7,7 +7,6 @@ __all__ = ["LAYOUT", "PackedWeight", "available", "feed_forward", "linear", "pac
 import ctypes
 import logging
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from tercet.kernels.float16_weight import float16_panels
 from tercet.kernels.float32_weight import float32_panels
 from tercet.kernels.int8_weight import quantised_panels
 from tercet.kernels.memory import empty
-from tercet.kernels.native import LEVELS, Library, absence, library
+from tercet.kernels.native import FLOAT_LEVELS, LEVELS, Library, absence, bound, library
 from tercet.kernels.packed_weight import LAYOUT, PackedWeight
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 _INT8_LEVELS = ("scalar", "avx2", "avx_vnni", "avx512_vnni", "amx_int8", "neon", "neon_dot")
 # The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
 _LEVELS = {
-    "float32": ("scalar", "avx2", "avx512", "neon"),
+    "float32": FLOAT_LEVELS,
     "float16": ("scalar", "avx512_fp16", "neon_fp16"),
     "int8": _INT8_LEVELS,
     "int8-fast": _INT8_LEVELS,
@@ -37,19 +36,19 @@ _IMITATED = frozenset({"float16"})
 _UNTRIED = frozenset({"amx_int8", "avx512_fp16"})
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # x, its step, rows; weight, in, out, bias, gelu; residual, its step; y, its step; scheme, threads, level
-_LINEAR: list[Any] = [
+_LINEAR = (
     *(_POINTER, _LONG, _LONG),
     *(_POINTER, _LONG, _LONG, _POINTER, _INT),
     *(_POINTER, _LONG, _POINTER, _LONG),
     *(_INT, _INT, _INT),
-]
+)
 # x, its step, rows; up, its bias, down, its bias, in, between, out; residual, its step; y, its step; as above
-_FEED_FORWARD: list[Any] = [
+_FEED_FORWARD = (
     *(_POINTER, _LONG, _LONG),
     *(_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG),
     *(_POINTER, _LONG, _POINTER, _LONG),
     *(_INT, _INT, _INT),
-]
+)
 
 
 def available(scheme: str) -> str | None:
@@ -156,7 +155,7 @@ def linear(
     rows, outputs = len(x), weight.out_features
     _check_bias("bias", bias, outputs)
     y = _result(rows, outputs, weight.scheme, residual, out)
-    status = _function(found, "tercet_linear", tuple(_LINEAR))(
+    status = bound(found, "tercet_linear", _LINEAR)(
         x.data_ptr(), x.stride(0), rows,
         weight.data.data_ptr(), weight.in_features, outputs, _pointer(bias), gelu,
         _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
@@ -200,7 +199,7 @@ def feed_forward(
     _check_bias("up_bias", up_bias, up.out_features)
     _check_bias("down_bias", down_bias, outputs)
     y = _result(rows, outputs, up.scheme, residual, out)
-    status = _function(found, "tercet_feed_forward", tuple(_FEED_FORWARD))(
+    status = bound(found, "tercet_feed_forward", _FEED_FORWARD)(
         x.data_ptr(), x.stride(0), rows,
         up.data.data_ptr(), _pointer(up_bias), down.data.data_ptr(), _pointer(down_bias),
         up.in_features, up.out_features, outputs,
@@ -209,13 +208,6 @@ def feed_forward(
     )  # fmt: skip
     _check(status)
     return y if out is None or y is out else out.copy_(y)
-
-
-@cache
-def _function(found: Library, name: str, signature: tuple[Any, ...]) -> Any:
-    function = getattr(found.functions, name)
-    function.argtypes, function.restype = signature, _INT
-    return function
 
 
 def _library_for(weight: PackedWeight) -> Library:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LEVELS", "Library", "absence", "library"]
+__all__ = ["FLOAT_LEVELS", "LEVELS", "Library", "absence", "bound", "library"]
 
 import ctypes
 import logging
@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tercet.errors import InputError, nearest
 
@@ -28,6 +29,8 @@ LEVELS = {
     "neon_dot": 17,
     "neon_fp16": 18,
 }
+# Those at which the float32 kernels differ.
+FLOAT_LEVELS = ("scalar", "avx2", "avx512", "neon")
 _ABI = 1
 _VARIABLE = "TERCET_KERNELS"
 _FILE = Path(__file__).with_name("libtercet_kernels.so.1")
@@ -67,6 +70,14 @@ def library() -> Library | None:
         InputError: TERCET_KERNELS names no level.
     """
     return _open(os.environ.get(_VARIABLE, ""))[0]
+
+
+@cache
+def bound(found: Library, name: str, signature: tuple[Any, ...]) -> Any:
+    """A C function of the library, which gives an int, with the ctypes of its arguments."""
+    function = getattr(found.functions, name)
+    function.argtypes, function.restype = signature, ctypes.c_int
+    return function
 
 
 def absence() -> str | None:

@@ -5,23 +5,20 @@ from __future__ import annotations
 __all__ = ["available", "layer_norm"]
 
 import ctypes
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tercet.kernels.memory import empty
-from tercet.kernels.native import LEVELS, Library, library
+from tercet.kernels.native import FLOAT_LEVELS, LEVELS, bound, library
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 # x, its step, rows, width; weight, bias, epsilon; y, its step; threads, level
-_SIGNATURE: list[Any] = [
+_SIGNATURE = (
     *(_POINTER, _LONG, _LONG, _LONG),
     *(_POINTER, _POINTER, ctypes.c_float),
     *(_POINTER, _LONG, _INT, _INT),
-]
-_LEVELS = ("scalar", "avx2", "avx512", "neon")
+)
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -47,17 +44,10 @@ def layer_norm(
     assert found is not None
     rows, width = x.shape
     y = empty(rows, width)
-    number = found.best(*_LEVELS) if level is None else LEVELS[level]
-    status = _function(found)(
+    number = found.best(*FLOAT_LEVELS) if level is None else LEVELS[level]
+    status = bound(found, "tercet_layer_norm", _SIGNATURE)(
         x.data_ptr(), x.stride(0), rows, width, weight.data_ptr(), bias.data_ptr(), epsilon,
         y.data_ptr(), width, torch.get_num_threads(), number,
     )  # fmt: skip
     assert status == 0
     return y
-
-
-@cache
-def _function(found: Library) -> Any:
-    function = found.functions.tercet_layer_norm
-    function.argtypes, function.restype = _SIGNATURE, _INT
-    return function

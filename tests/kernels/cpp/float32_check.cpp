@@ -7,6 +7,7 @@
 
 #include <initializer_list>
 
+#include "checking.h"
 #include "levels.h"
 #include "matmul_job.h"
 
@@ -19,24 +20,13 @@ int tercet_layer_norm(const float* x, long x_step, long rows, long width, const 
                       float* y, long y_step, int threads, int level);
 }
 
-static unsigned long long state = 88172645463325252ull;
-
-static unsigned next() {  // xorshift64 (Marsaglia 2003)
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return static_cast<unsigned>(state >> 32);
-}
-
-static long between(long least, long most) { return least + static_cast<long>(next() % static_cast<unsigned>(most - least + 1)); }
-
 // 64-byte aligned numbers in -1..1 whose end is the end of the allocation.
 struct Numbers {
     float* at = nullptr;
     long count;
     explicit Numbers(long size) : count(size) {
         if (size > 0 && posix_memalign(reinterpret_cast<void**>(&at), 64, size * sizeof(float)) != 0) abort();
-        for (long i = 0; i < size; i++) at[i] = static_cast<float>(next()) / 2147483648.0f - 1.0f;
+        for (long i = 0; i < size; i++) at[i] = uniform();
     }
     Numbers(const Numbers&) = delete;
     ~Numbers() { free(at); }

@@ -150,9 +150,9 @@ def audit(
     Example:
         tercet audit minilm --texts collection --precisions int8 --budget "overlap>=0.9"
     """
-    wanted = None if precisions is None else _names(precisions)
+    wanted = None if precisions is None else shared.parse_names(precisions)
     shorter = []
-    for name in _names(dimensions):
+    for name in shared.parse_names(dimensions):
         if not name.isdecimal() or int(name) < 1:
             raise InputError(f"--dimensions: {name!r} is no number of dimensions. Give some: 256,128")
         shorter.append(int(name))
@@ -167,12 +167,12 @@ def audit(
             queries=queries,
             qrels=qrels,
             precisions=wanted,
-            output_dtypes=_names(output_dtypes),
+            output_dtypes=shared.parse_names(output_dtypes),
             dimensions=shorter,
             budget=budget,
             reference=reference,
             sample=sample,
-            metrics=_names(metrics),
+            metrics=shared.parse_names(metrics),
             outputs=chosen,
             weights=three,
             query_prompt=query_prompt,
@@ -192,10 +192,6 @@ def audit(
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         _show(result)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _show(result: AuditResult) -> None:

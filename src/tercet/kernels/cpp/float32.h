@@ -7,7 +7,7 @@
 // wait in the result meanwhile. Within a stretch a sum is one chain of fused multiplications and additions, and
 // stretches are added in their order: a row gets the same bits wherever it stands.
 //
-// Layout of weights: panels of [in][PANEL], outputs filled up with zeros.
+// Layout of weights: panels of [in][PANEL], inputs filled up to whole lines with zeros, outputs to whole panels.
 #pragma once
 
 #include <string.h>
@@ -29,8 +29,6 @@ constexpr long LEAST_BLOCK = 6 * ROWS;       // rows that are worth passing all 
 constexpr long AHEAD = 4;               // steps that a tile brings its own weights ahead
 constexpr long FEW = 2;                 // tiles that do not bring a whole panel in time
 constexpr long LEAST_COLUMNS = 4;       // panels that are worth packing rows for
-
-constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
 
 // What follows a tile's sums. Null bias: a later stretch follows.
 struct Ends {

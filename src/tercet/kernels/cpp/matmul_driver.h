@@ -26,7 +26,6 @@ constexpr long PAST_BYTES = 16 << 20;
 // Between two layers lies a row as wide as the first one's output, in floats.
 constexpr long BLOCK_BETWEEN_BYTES = 1 << 20;
 
-constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
 constexpr long aligned(long bytes) { return divided_up(bytes, 64) * 64; }
 
 struct Output {

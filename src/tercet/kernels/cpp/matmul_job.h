@@ -23,6 +23,8 @@ struct MatmulJob {
     int failed;  // no memory for scratch
 };
 
+constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
+
 constexpr long PANEL = 32;  // outputs whose weights lie together
 constexpr long TILE = 14;   // rows that are multiplied together: with a panel, 28 AVX-512 registers of sums
 constexpr long CHUNK = 64;  // inputs that lie together, and the group of the int8 scheme
