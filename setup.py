@@ -58,6 +58,7 @@ LEVELS = {
         "avx_vnni": [*AVX2, "-mavxvnni"],
         "avx512": AVX512,
         "avx512_vnni": [*AVX512, "-mavx512vnni"],
+        "avx512_bf16": [*AVX512, "-mavx512bf16"],
         "avx512_fp16": [*AVX512, "-mavx512vnni", "-mavx512fp16"],
         "amx_int8": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
     },
@@ -67,8 +68,8 @@ LEVELS = {
         "neon_fp16": ["-march=armv8.2-a+dotprod+fp16"],
     },
 }
-# What GCC 10 does not know (the last needs GCC 12): features.cpp and the kernels can do without these.
-NEWER = ("avx_vnni", "amx_int8", "avx512_fp16")
+# What GCC 9 or 10 does not know (the last needs GCC 12): features.cpp and the kernels can do without these.
+NEWER = ("avx512_bf16", "avx_vnni", "amx_int8", "avx512_fp16")
 ALL_LEVELS = {level for levels in LEVELS.values() for level in levels}
 
 

@@ -22,6 +22,7 @@ from tercet.engines.native_cpu import STATED_DRIFT
 from tercet.engines.packed import LinearWeight
 from tercet.errors import CheckpointError, PrecisionError
 from tercet.kernels import matmul
+from tercet.kernels.attention import multiplies_bfloat16
 from tercet.kernels.native import library
 from tercet.layers.linear import FeedForward
 from tercet.precision.choice import choose_scheme
@@ -364,8 +365,9 @@ def test_the_probe_tells_the_level_that_runs_and_the_stated_drift(monkeypatch: p
     running = [found for found in SCHEMES if found.label in RUNNING]
     for found, row in KIND.probe("cpu", running).items():
         assert row.failure is None
-        assert row.kernel == matmul.available(found.label)
-        assert row.native is (row.kernel != "scalar")
+        level, narrow = matmul.available(found.label), found.label == "int8-fast" and multiplies_bfloat16()
+        assert row.kernel == (f"{level} (attention in bfloat16)" if narrow else level)
+        assert row.native is (level != "scalar")
         assert row.drift == STATED_DRIFT[found.label]
         assert row.relative_seconds is not None
         assert row.relative_seconds > 0

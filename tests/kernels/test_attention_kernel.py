@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tercet.errors import InputError
-from tercet.kernels.attention import attention
+from tercet.kernels.attention import attention, multiplies_bfloat16
 from tercet.kernels.native import library
 
 # The levels at which this kernel differs
 OWN = {"scalar", "avx2", "avx512", "neon"}
 LEVELS = [level for level in (library().levels if library() else ()) if level in OWN]
 pytestmark = pytest.mark.skipif(not LEVELS, reason="built without native kernels")
+in_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="no kernel that multiplies bfloat16 here")
 
 
 def bounds_of(lengths):
@@ -140,3 +141,113 @@ def test_rows_and_bounds_that_the_kernel_cannot_read_are_refused():
         attention(rows, rows, rows.double(), bounds, 2)
     with pytest.raises(InputError, match=r"bounds are torch\.int64.*Batch\.cu_seqlens"):
         attention(rows, rows, rows, bounds.long(), 2)
+
+
+def rounded(rows):
+    return rows.to(torch.bfloat16).double()
+
+
+def rounded_reference(query, key, value, bounds, heads):
+    """What is rounded to bfloat16: scaled queries in powers of two, keys, values and weights; all else is exact."""
+    width = query.shape[1] // heads
+    factor = torch.tensor(width**-0.5, dtype=torch.float32) * torch.tensor(1.44269504088896341)
+    out = torch.zeros(query.shape, dtype=torch.float64)
+    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        queries, keys, values = (
+            rounded(rows[start:stop]).view(stop - start, heads, width).transpose(0, 1)
+            for rows in (query * factor, key, value)
+        )
+        if start == stop:
+            continue
+        weights = []
+        scores = queries @ keys.transpose(1, 2)
+        # Weights are rounded against the largest score so far, block by block of 256 keys.
+        for end in range(256, stop - start + 256, 256):
+            largest = scores[:, :, :end].amax(2, keepdim=True)
+            weights = [part * torch.exp2(before - largest) for part, before in weights]
+            block = rounded(torch.exp2(scores[:, :, end - 256 : end] - largest))
+            weights = [(part, largest) for part in (*weights, block)]
+        whole = torch.cat([part for part, _ in weights], 2)
+        mixed = (whole / whole.sum(2, keepdim=True)) @ values
+        out[start:stop] = mixed.transpose(0, 1).reshape(stop - start, -1)
+    return out
+
+
+@in_bfloat16
+@pytest.mark.parametrize(("heads", "width"), [(2, 16), (3, 32), (2, 64), (2, 24), (1, 80), (1, 7), (1, 1)])
+def test_in_bfloat16_it_is_what_the_rounded_factors_give(heads, width):
+    lengths = [1, 2, 5, 6, 7, 12, 13, 31, 0, 64, 65, 100, 511, 512, 513, 790, 3]
+    query, key, value = random_rows(sum(lengths), heads * width)
+    bounds = bounds_of(lengths)
+    found = attention(query, key, value, bounds, heads, bfloat16=True)
+    # Where the polynomial's 1e-4 tips a weight to the next bfloat16, it moves by 2**-8 of itself.
+    error = (found - rounded_reference(query, key, value, bounds, heads)).abs()
+    assert error.max() < 1e-2
+    assert error.mean() < 5e-5
+    exact = reference(query, key, value, bounds, heads)
+    assert ((found - exact).norm() / exact.norm()) < 1e-2
+
+
+@in_bfloat16
+@given(
+    lengths=st.lists(st.integers(0, 40), max_size=6),
+    heads=st.integers(1, 3),
+    width=st.integers(1, 40),
+    spread=st.sampled_from([0.0, 1e-3, 1.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_in_bfloat16_it_stays_within_its_rounding_at_random_shapes(lengths, heads, width, spread, seed):
+    query, key, value = random_rows(sum(lengths), heads * width, seed, spread)
+    bounds = bounds_of(lengths)
+    found = attention(query, key, value, bounds, heads, bfloat16=True)
+    # A score of about 20 at the most moves by 2**-8 of its terms, a value and its weight by 2**-9.
+    error = (found - reference(query, key, value, bounds, heads)).abs()
+    assert (error <= 0.15 * max(1e-30, spread)).all()
+
+
+@in_bfloat16
+def test_in_bfloat16_a_text_gets_the_same_bits_in_any_company():
+    lengths = [40, 3, 129, 700, 1, 40]
+    query, key, value = random_rows(sum(lengths), 64)
+    bounds = bounds_of(lengths)
+    together = attention(query, key, value, bounds, 2, bfloat16=True)
+    for start, length in zip(bounds.tolist(), lengths, strict=False):
+        rows = slice(start, start + length)
+        alone = attention(query[rows], key[rows], value[rows], bounds_of([length]), 2, bfloat16=True)
+        assert torch.equal(alone, together[rows])
+
+
+@in_bfloat16
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), 3.4e38])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_in_bfloat16_what_is_not_finite_stays_so_and_stays_in_its_text(poison, which):
+    lengths = [20, 600, 9]
+    rows = [part.clone() for part in random_rows(sum(lengths), 32)]
+    rows[which][300, 3] = poison
+    bounds = bounds_of(lengths)
+    found = attention(*rows, bounds, 2, bfloat16=True)
+    clean = attention(*random_rows(sum(lengths), 32), bounds, 2, bfloat16=True)
+    if poison != 3.4e38:
+        assert not torch.isfinite(found[20:620]).all()
+    assert torch.equal(found[:20], clean[:20])
+    assert torch.equal(found[620:], clean[620:])
+
+
+@in_bfloat16
+def test_in_bfloat16_equal_scores_give_the_mean_and_far_ones_pick_one_value():
+    value = torch.arange(40.0)[:, None].expand(40, 32).contiguous()  # exact in bfloat16
+    nothing = torch.zeros(40, 32)
+    assert torch.equal(
+        attention(nothing, nothing, value, bounds_of([40]), 1, bfloat16=True), torch.full((40, 32), 19.5)
+    )
+    query, key = torch.zeros(40, 32), torch.zeros(40, 32)
+    query[:, 0], key[7, 0] = 1e4, 1e4
+    assert torch.equal(
+        attention(query, key, value, bounds_of([40]), 1, bfloat16=True), torch.full((40, 32), 7.0)
+    )
+
+
+def test_without_its_instruction_nothing_multiplies_bfloat16(monkeypatch):
+    monkeypatch.setenv("TERCET_KERNELS", "avx512_vnni" if "avx512" in LEVELS else LEVELS[-1])
+    assert not multiplies_bfloat16()

@@ -56,7 +56,7 @@ def test_the_library_exports_its_own_names_and_asks_for_nothing_newer_than_manyl
 def test_levels_that_the_compiler_does_not_know_are_left_out_and_the_others_built(tmp_path):
     compiler = tmp_path / "g++-10"
     compiler.write_text(
-        '#!/bin/sh\nfor flag; do case "$flag" in -mavxvnni|-mamx-int8|-mavx512fp16) exit 1;; esac; done\n'
+        '#!/bin/sh\nfor flag; do case "$flag" in -mavx512bf16|-mavxvnni|-mamx-int8|-mavx512fp16) exit 1;; esac; done\n'
         'exec g++ "$@"\n'
     )
     compiler.chmod(0o755)
@@ -70,9 +70,12 @@ def test_levels_that_the_compiler_does_not_know_are_left_out_and_the_others_buil
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "does not know amx_int8, avx512_fp16, avx_vnni; the native kernels do without" in done.stderr
+    assert (
+        "does not know amx_int8, avx512_bf16, avx512_fp16, avx_vnni; the native kernels do without"
+        in done.stderr
+    )
     # Everything is resolved at once: a level that is named and not built would fail here.
     built = ctypes.CDLL(str(tmp_path / "tercet/kernels" / native._FILE.name), mode=os.RTLD_NOW)
     built.tercet_levels.restype = ctypes.c_ulong
     levels = {name for name, number in native.LEVELS.items() if built.tercet_levels() >> number & 1}
-    assert levels == set(native.library().levels) - {"amx_int8", "avx512_fp16", "avx_vnni"}
+    assert levels == set(native.library().levels) - {"amx_int8", "avx512_bf16", "avx512_fp16", "avx_vnni"}

@@ -20,7 +20,7 @@ from tercet.batch import Batch
 from tercet.encoders import ENCODERS, Target
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
-from tercet.layers.attention import attention
+from tercet.layers.attention import Attention
 from tercet.layers.calling import direct
 from tercet.layers.linear import FeedForward, Linear, ThreeLinear
 from tercet.layers.norm import LayerNorm
@@ -99,7 +99,7 @@ class BertLayer(nn.Module):
     def __init__(self, sizes: BertSizes, where: str, *, fused: bool) -> None:
         super().__init__()
         hidden = sizes.hidden
-        self.heads = sizes.heads
+        self.attention = Attention(sizes.heads)
         self.qkv = ThreeLinear(hidden, fused=fused)
         self.attention_out = Linear(hidden, hidden)
         self.attention_norm = LayerNorm(hidden, eps=sizes.epsilon)
@@ -110,7 +110,7 @@ class BertLayer(nn.Module):
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
         query, key, value = direct(self.qkv)(hidden)
-        mixed = attention(query, key, value, batch, self.heads)
+        mixed = direct(self.attention)(query, key, value, batch)
         hidden = direct(self.attention_norm)(direct(self.attention_out)(mixed, residual=hidden))
         result: Tensor = direct(self.output_norm)(direct(self.feed_forward)(hidden, residual=hidden))
         return result

@@ -3,7 +3,9 @@
 float32 is exact: it differs from torch's by the order of sums. float16 multiplies in half precision, adds up
 to 64 products there and the rest in float32; a value beyond its range becomes NaN, and its text is computed
 again. int8 has unsigned activations with a scale and a zero point for each token, and signed weights with a
-scale for every 64 of an output; in int8-fast, for each output. What flows between the layers is float32.
+scale for every 64 of an output; in int8-fast, for each output. What flows between the layers is float32. The
+products of attention are float32's too; in int8-fast they are bfloat16's where the processor multiplies that
+(AVX512-BF16).
 
 Packed weights, but a smaller model's in float32, are kept on disk (`weight_cache`) and mapped from there.
 """
@@ -30,10 +32,11 @@ from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, loa
 from tercet.engines.probing import CRANFIELD, probe_linear
 from tercet.engines.weight_cache import Block, map_blocks, write_blocks
 from tercet.errors import CheckpointError, InputError, PrecisionError
-from tercet.kernels import matmul
+from tercet.kernels import attention, matmul
 from tercet.kernels.matmul import PackedWeight
 from tercet.kernels.native import absence, library
 from tercet.layers.activation import Activation
+from tercet.layers.attention import Attention
 from tercet.layers.linear import FeedForward, Product
 from tercet.model import check_encoder
 from tercet.precision.dtype import DType
@@ -80,6 +83,8 @@ class NativeCpu(PackedEncoder):
                 up, down = packed[f"{path}.up"], packed[f"{path}.down"]
                 if up is not None and down is not None:
                     part.product = partial(_feed_forward, up, down)
+            elif isinstance(part, Attention):
+                part.bfloat16 = _attends_in_bfloat16(label) and not path.startswith(prefixes)
         kept = tuple(path for path, weight in packed.items() if weight is None)
         super().__init__(encoder, plan.token_budget, float32_layers=kept)
         beyond = [path for path in kept if not path.startswith(prefixes)]
@@ -208,12 +213,21 @@ def _level(plan: Plan) -> str:
             f"the plan runs {plan.scheme}, which does not run here: {_failure(plan.scheme)}. "
             "Make the plan anew."
         )
-    if plan.kernel not in (None, found):
+    if plan.kernel not in (None, _kernel(plan.scheme.label, found)):
         raise PrecisionError(
-            f"the plan runs {plan.scheme} by kernels for {plan.kernel}; here they are for {found}. "
-            "Make the plan anew."
+            f"the plan runs {plan.scheme} by kernels for {plan.kernel}; here they are for "
+            f"{_kernel(plan.scheme.label, found)}. Make the plan anew."
         )
     return found
+
+
+def _kernel(label: str, level: str) -> str:
+    """What computes a scheme, by its levels."""
+    return f"{level} (attention in bfloat16)" if _attends_in_bfloat16(label) else level
+
+
+def _attends_in_bfloat16(label: str) -> bool:
+    return label == "int8-fast" and attention.multiplies_bfloat16()
 
 
 class _Kind:
@@ -246,7 +260,7 @@ class _Kind:
             measured |= probe_linear(
                 {scheme: partial(_packed_product, scheme.label) for scheme in running},
                 drifts={scheme: STATED_DRIFT[scheme.label] for scheme in running},
-                kernels=running,
+                kernels={scheme: _kernel(scheme.label, level) for scheme, level in running.items()},
                 native={scheme: level != "scalar" for scheme, level in running.items()},
             )
         return {scheme: replace(measured[scheme], keeps_memory=True) for scheme in schemes}

@@ -23,15 +23,16 @@ LEVELS = {
     "avx_vnni": 2,
     "avx512": 3,
     "avx512_vnni": 4,
-    "avx512_fp16": 5,
-    "amx_int8": 6,
+    "avx512_bf16": 5,
+    "avx512_fp16": 6,
+    "amx_int8": 7,
     "neon": 16,
     "neon_dot": 17,
     "neon_fp16": 18,
 }
 # Those at which the float32 kernels differ.
 FLOAT_LEVELS = ("scalar", "avx2", "avx512", "neon")
-_ABI = 1
+_ABI = 2
 _VARIABLE = "TERCET_KERNELS"
 _FILE = Path(__file__).with_name("libtercet_kernels.so.1")
 

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-__all__ = ["attention", "grouped", "padded", "varlen"]
+__all__ = ["Attention", "attention", "grouped", "padded", "varlen"]
 
 from itertools import groupby
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tercet.batch import Batch
 from tercet.kernels import attention as native
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
+class Attention(nn.Module):
+    """The attention of an encoder's layer.
+
+    Attributes:
+        heads: that share the hidden size.
+        bfloat16: whether an engine wants the products of float32 rows in bfloat16, where a kernel has them.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.bfloat16 = False
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, batch: Batch) -> Tensor:
+        """(tokens, hidden) each -> (tokens, hidden)."""
+        return attention(query, key, value, batch, self.heads, bfloat16=self.bfloat16)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, bfloat16: bool = False
+) -> Tensor:
     """Softmax attention of each text over its own tokens (Vaswani et al. 2017), bidirectional.
 
     Args:
         query, key, value: (tokens, hidden) each; columns of one fused product, or three tensors.
         batch: where each text lies; rows behind its last text belong to none.
         num_heads: heads that share the hidden size.
+        bfloat16: products of float32 rows in bfloat16, by the native kernel for processors that multiply it.
 
     Returns:
         (tokens, hidden), in the dtype of what came in. Rows that belong to no text are zeros, or anything
@@ -30,7 +51,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads
         # The kernel knows no gradients.
         learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
         if native.available(query.dtype) and not learns:
-            return native.attention(query, key, value, batch.cu_seqlens, num_heads)
+            return native.attention(query, key, value, batch.cu_seqlens, num_heads, bfloat16=bfloat16)
         return grouped(query, key, value, batch, num_heads)
     if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
         return varlen(query, key, value, batch, num_heads)

@@ -14,8 +14,8 @@
 extern "C" {
 unsigned long tercet_levels(void);
 int tercet_attention(const float* query, long query_step, const float* key, long key_step, const float* value, long value_step,
-                     float* out, long out_step, const int* bounds, long texts, long heads, long width, float scale, int threads,
-                     int level);
+                     float* out, long out_step, const int* bounds, long texts, long heads, long width, float scale, int bfloat16,
+                     int threads, int level);
 int tercet_layer_norm(const float* x, long x_step, long rows, long width, const float* weight, const float* bias, float epsilon,
                       float* y, long y_step, int threads, int level);
 }
@@ -75,7 +75,7 @@ static int product(int level) {
     return alike(found, expected, 1e-5f, "a product", level) ? 0 : -1;
 }
 
-static int attend(int level) {
+static int attend(int level, bool bfloat16) {
     const long texts = between(1, 4), heads = between(1, 3), width = between(1, 70);
     int bounds[5] = {0};
     for (long t = 0; t < texts; t++) bounds[t + 1] = bounds[t] + static_cast<int>(between(0, 1) ? between(0, 40) : between(0, 300));
@@ -84,11 +84,15 @@ static int attend(int level) {
     int code = 0;
     for (const Numbers* y : {&found, &expected})
         code += tercet_attention(query.at, heads * width, key.at, heads * width, value.at, heads * width, y->at, heads * width,
-                                 bounds, texts, heads, width, 1.0f / sqrtf(static_cast<float>(width)), 1,
+                                 bounds, texts, heads, width, 1.0f / sqrtf(static_cast<float>(width)), y == &found && bfloat16, 1,
                                  y == &found ? level : LEVEL_SCALAR);
     if (code != 0) return 1;
-    return alike(found, expected, 1e-5f, "attention", level) ? 0 : -1;
+    // Numbers are at most 1, and so is a mean of them: rounded to bfloat16, weights and values move by 2^-9 each.
+    return alike(found, expected, bfloat16 ? 1.5e-2f : 1e-5f, "attention", level) ? 0 : -1;
 }
+
+static int attend(int level) { return attend(level, false); }
+static int attend_in_bfloat16(int level) { return attend(level, true); }
 
 static int norm(int level) {
     const long rows = between(0, 20), width = between(3, 900);
@@ -105,16 +109,17 @@ int main(int count, char** words) {
     const int rounds = count > 1 ? atoi(words[1]) : 100;
     for (int level = 0; level < 32; level++) {
         if (level == LEVEL_SCALAR || !(tercet_levels() >> level & 1)) continue;
-        int ran[3] = {0, 0, 0};
+        int ran[4] = {0, 0, 0, 0};
         for (int round = 0; round < rounds; round++) {
-            int (*kernels[3])(int) = {product, attend, norm};
-            for (int k = 0; k < 3; k++) {
+            int (*kernels[4])(int) = {product, attend, norm, attend_in_bfloat16};
+            for (int k = 0; k < 4; k++) {
                 const int code = kernels[k](level);
                 if (code < 0) return 1;
                 ran[k] += code == 0;
             }
         }
-        printf("level %d: products %d, attention %d, layer norm %d agree\n", level, ran[0], ran[1], ran[2]);
+        printf("level %d: products %d, attention %d, layer norm %d, attention of bfloat16 %d agree\n", level, ran[0], ran[1],
+               ran[2], ran[3]);
     }
     return 0;
 }

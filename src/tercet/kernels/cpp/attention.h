@@ -1,6 +1,7 @@
-// Softmax attention over packed texts in float32, for one instruction level: included by attention_<level>.cpp,
-// which defines LANES (floats in a register), VECTORS (most registers across a tile), TALL and SHORT (rows of a
-// tile of one or two, and of more registers) and the name of its namespace.
+// Softmax attention over packed texts, for one instruction level: included by attention_<level>.cpp, which defines
+// LANES (floats in a register), VECTORS (most registers across a tile), TALL and SHORT (rows of a tile of one or two,
+// and of more registers), the name of its namespace, and BFLOAT16 where products are of that (sums and the softmax are
+// float32's all the same).
 //
 // A task is a text, a head and a run of its queries. Queries lie across the lanes, so that maxima and sums over
 // keys need no work across lanes. Keys and values are copied block by block, so that everything a block of
@@ -33,6 +34,46 @@ inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(
 inline void store(float* to, Floats value) { *reinterpret_cast<Floats*>(to) = value; }
 inline Floats all(float value) { return value - (Floats){}; }
 
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int Order __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define SHUFFLED(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLED(a, b, i, j, k, l) __builtin_shuffle(a, b, (Order){i, j, k, l})
+#endif
+
+// Four rows of four become four columns.
+inline void transposed_square(const float* from, long from_step, float* to, long to_step) {
+    const Four a = *(const Four*)from, b = *(const Four*)(from + from_step);
+    const Four c = *(const Four*)(from + 2 * from_step), d = *(const Four*)(from + 3 * from_step);
+    const Four ab = SHUFFLED(a, b, 0, 4, 1, 5), cd = SHUFFLED(c, d, 0, 4, 1, 5);
+    const Four ab_high = SHUFFLED(a, b, 2, 6, 3, 7), cd_high = SHUFFLED(c, d, 2, 6, 3, 7);
+    *(Four*)to = SHUFFLED(ab, cd, 0, 1, 4, 5);
+    *(Four*)(to + to_step) = SHUFFLED(ab, cd, 2, 3, 6, 7);
+    *(Four*)(to + 2 * to_step) = SHUFFLED(ab_high, cd_high, 0, 1, 4, 5);
+    *(Four*)(to + 3 * to_step) = SHUFFLED(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+// to[width][step] = from[count][width] transposed; the columns up to the next full vector are zero.
+inline void transposed(const float* from, long from_step, long count, long width, float* to, long step, long padded) {
+    const long whole = count / 4 * 4, square = width / 4 * 4;
+    for (long k = 0; k < whole; k += 4) {
+        const float* rows = from + k * from_step;
+        for (long d = 0; d < square; d += 4) transposed_square(rows + d, from_step, to + d * step + k, step);
+        for (long d = square; d < width; d++)
+            for (long i = 0; i < 4; i++) to[d * step + k + i] = rows[i * from_step + d];
+    }
+    for (long k = whole; k < padded; k++)
+        for (long d = 0; d < width; d++) to[d * step + k] = k < count ? from[k * from_step + d] : 0.0f;
+}
+
+#if defined(BFLOAT16)
+#include "attention_bfloat16.h"
+#else
+#include "attention_float32.h"
+#endif
+
 // Rows that the next task will read and write, brought nearer while this one computes: a head's part of a row is short
 // and rows lie a page apart, where the processor foresees nothing.
 struct Ahead {
@@ -57,8 +98,8 @@ inline void bring(Ahead& next, long rows) {
     next.rows -= most;
 }
 
-// c[M][N vectors] = a[M][depth] b[depth][N vectors], added to c where `adds`. Steps in floats; `a_deep` from one
-// element of a row of `a` to the next.
+// c[M][N vectors] = a[M][depth] b[depth][N vectors], added to c where `adds`. Steps and the depth in elements of four
+// bytes; `a_deep` from one element of a row of `a` to the next.
 template <int M, int N>
 inline void tile(const float* a, long a_step, long a_deep, const float* b, long b_step, float* c, long c_step,
                  long depth, bool adds) {
@@ -75,7 +116,7 @@ inline void tile(const float* a, long a_step, long a_deep, const float* b, long 
         for (int i = 0; i < M; i++) {
             const Floats left = all(a[i * a_step + k * a_deep]);
 #pragma GCC unroll 16
-            for (int j = 0; j < N; j++) sum[i][j] += left * right[j];
+            for (int j = 0; j < N; j++) sum[i][j] = added(sum[i][j], left, right[j]);
         }
     }
 #pragma GCC unroll 16
@@ -120,46 +161,6 @@ void product(long rows, long vectors, const float* a, long a_step, long a_deep, 
     }
 }
 
-#if defined(__AVX512DQ__) && LANES == 16
-// e^x for x <= 0, to 2 units in the last place but for the rounding of x log2 e; NaN stays NaN. The instructions
-// split a power of two into its whole and fractional parts, and scale by the whole one.
-inline Floats exponential(Floats x) {
-    const Floats power = x * all(1.44269504088896341f);
-    const Floats part = (Floats)_mm512_reduce_ps((__m512)power, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    Floats value = all(2.1702254889532924e-4f);  // 2^part on [0, 1), fitted so that the relative error is even
-    value = value * part + all(1.2439688434824347e-3f);
-    value = value * part + all(9.678840637207031e-3f);
-    value = value * part + all(5.5483341217041016e-2f);
-    value = value * part + all(2.4022983014583588e-1f);
-    value = value * part + all(6.931470036506653e-1f);
-    value = value * part + all(1.0f);
-    return (Floats)_mm512_scalef_ps((__m512)value, (__m512)power);
-}
-#else
-// e^x for x <= 0, to 2 units in the last place; 0 below -87.3, where float32 leaves its normal range. NaN stays NaN.
-inline Floats exponential(Floats x) {
-    const Floats least = all(-87.3f);
-    const Ints tiny = x < least;
-    const Floats bounded = (Floats)(((Ints)least & tiny) | ((Ints)x & ~tiny));
-    const Floats magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    const Floats shifted = bounded * all(1.44269504088896341f) + magic;
-    const Floats whole = shifted - magic;
-    // ln 2 in two parts, so that what is left keeps its bits (Cody & Waite 1980).
-    Floats rest = bounded - whole * all(0.693145751953125f);
-    rest = rest - whole * all(1.42860682030941723e-6f);
-    Floats value = all(1.9875691500e-4f);  // minimax on |rest| <= ln 2 / 2 (Cephes, expf)
-    value = value * rest + all(1.3981999507e-3f);
-    value = value * rest + all(8.3334519073e-3f);
-    value = value * rest + all(4.1665795894e-2f);
-    value = value * rest + all(1.6666665459e-1f);
-    value = value * rest + all(5.0000001201e-1f);
-    value = value * rest * rest + rest + all(1.0f);
-    const Ints exponent = ((Ints)shifted - (Ints)magic) << 23;
-    const Floats result = (Floats)((Ints)value + exponent);
-    return (Floats)((Ints)result & ~tiny);
-}
-#endif
-
 inline Floats larger(Floats a, Floats b) {
     const Ints more = a > b;
     return (Floats)(((Ints)a & more) | ((Ints)b & ~more));
@@ -180,58 +181,6 @@ inline void column_maxima(const float* scores, long keys, const float* least, fl
         if (k < keys) first[j] = larger(load(scores + k * QUERIES + j * LANES), first[j]);
         store(maxima + j * LANES, larger(first[j], second[j]));
     }
-}
-
-// Scores become e^(score - maximum), whose sums are added to `sums`.
-template <int N>
-inline void column_weights(float* scores, long keys, const float* maxima, float* sums) {
-    Floats maximum[N], sum[N];
-    for (int j = 0; j < N; j++) {
-        maximum[j] = load(maxima + j * LANES);
-        sum[j] = load(sums + j * LANES);
-    }
-    for (long k = 0; k < keys; k++)
-        for (int j = 0; j < N; j++) {
-            float* place = scores + k * QUERIES + j * LANES;
-            const Floats weight = exponential(load(place) - maximum[j]);
-            store(place, weight);
-            sum[j] += weight;
-        }
-    for (int j = 0; j < N; j++) store(sums + j * LANES, sum[j]);
-}
-
-typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int Order __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define SHUFFLED(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define SHUFFLED(a, b, i, j, k, l) __builtin_shuffle(a, b, (Order){i, j, k, l})
-#endif
-
-// Four rows of four become four columns.
-inline void transposed_square(const float* from, long from_step, float* to, long to_step) {
-    const Four a = *(const Four*)from, b = *(const Four*)(from + from_step);
-    const Four c = *(const Four*)(from + 2 * from_step), d = *(const Four*)(from + 3 * from_step);
-    const Four ab = SHUFFLED(a, b, 0, 4, 1, 5), cd = SHUFFLED(c, d, 0, 4, 1, 5);
-    const Four ab_high = SHUFFLED(a, b, 2, 6, 3, 7), cd_high = SHUFFLED(c, d, 2, 6, 3, 7);
-    *(Four*)to = SHUFFLED(ab, cd, 0, 1, 4, 5);
-    *(Four*)(to + to_step) = SHUFFLED(ab, cd, 2, 3, 6, 7);
-    *(Four*)(to + 2 * to_step) = SHUFFLED(ab_high, cd_high, 0, 1, 4, 5);
-    *(Four*)(to + 3 * to_step) = SHUFFLED(ab_high, cd_high, 2, 3, 6, 7);
-}
-
-// to[width][step] = from[count][width] transposed; the columns up to the next full vector are zero.
-void transposed(const float* from, long from_step, long count, long width, float* to, long step, long padded) {
-    const long whole = count / 4 * 4, square = width / 4 * 4;
-    for (long k = 0; k < whole; k += 4) {
-        const float* rows = from + k * from_step;
-        for (long d = 0; d < square; d += 4) transposed_square(rows + d, from_step, to + d * step + k, step);
-        for (long d = square; d < width; d++)
-            for (long i = 0; i < 4; i++) to[d * step + k + i] = rows[i * from_step + d];
-    }
-    for (long k = whole; k < padded; k++)
-        for (long d = 0; d < width; d++) to[d * step + k] = k < count ? from[k * from_step + d] : 0.0f;
 }
 
 // What a task works on.
@@ -259,27 +208,13 @@ Parts laid_out(float* memory, long width) {
     return s;
 }
 
-// to[count][wide] = from[count][width], zeros behind the width.
-void copied(const float* from, long from_step, long count, long width, float* to, long wide) {
-    for (long k = 0; k < count; k++) {
-        long d = 0;
-        for (; d + LANES <= width; d += LANES) store(to + k * wide + d, load(from + k * from_step + d));
-        for (; d < wide; d++) to[k * wide + d] = d < width ? from[k * from_step + d] : 0.0f;
-    }
-}
-
 // One block of queries over one block of keys.
 template <int N>
 void mix(const float* query, long query_step, long rows, long width, float scale, long keys, bool again, float* mixed,
          float* maxima, float* sums, const Parts& s, Ahead& next) {
-    const long wide = rounded_up(width, LANES);
-    transposed(query, query_step, rows, width, s.queries, QUERIES, N * LANES);
-    for (long d = 0; d < width; d++)
-        for (int j = 0; j < N; j++) {
-            float* place = s.queries + d * QUERIES + j * LANES;
-            store(place, load(place) * all(scale));
-        }
-    product(keys, N, s.keys, wide, 1, s.queries, QUERIES, s.scores, QUERIES, width, false, next);
+    const long wide = rounded_up(width, LANES), deep = (width + DEEP - 1) / DEEP;
+    queries_copied<N>(query, query_step, rows, width, scale * UNIT, s.queries);
+    product(keys, N, s.keys, wide / DEEP, 1, s.queries, QUERIES, s.scores, QUERIES, deep, false, next);
     float before[QUERIES];
     for (int j = 0; j < N; j++) {
         store(before + j * LANES, again ? load(maxima + j * LANES) : all(-__builtin_inff()));
@@ -298,7 +233,7 @@ void mix(const float* query, long query_step, long rows, long width, float scale
                 store(mixed + i * wide + d, load(mixed + i * wide + d) * all(shrunk[i]));
     }
     column_weights<N>(s.scores, keys, maxima, sums);
-    product(rows, wide / LANES, s.scores, 1, QUERIES, s.values, wide, mixed, wide, keys, again, next);
+    product(rows, wide / LANES, s.scores, 1, QUERIES, s.values, wide, mixed, wide, (keys + DEEP - 1) / DEEP, again, next);
 }
 
 void attend(const AttentionJob& job, long start, long length, long head, long first, const Parts& s, Ahead& next) {
@@ -307,8 +242,8 @@ void attend(const AttentionJob& job, long start, long length, long head, long fi
     const float* query = job.query + (start + first) * job.query_step + column;
     for (long begin = 0; begin < length; begin += KEYS) {
         const long keys = length - begin < KEYS ? length - begin : KEYS, row = start + begin;
-        copied(job.key + row * job.key_step + column, job.key_step, keys, width, s.keys, wide);
-        copied(job.value + row * job.value_step + column, job.value_step, keys, width, s.values, wide);
+        keys_copied(job.key + row * job.key_step + column, job.key_step, keys, width, s.keys, wide);
+        values_copied(job.value + row * job.value_step + column, job.value_step, keys, width, s.values, wide);
         for (long i = 0; i < queries; i += QUERIES) {
             const long rows = queries - i < QUERIES ? queries - i : QUERIES;
             const auto run = rows <= LANES ? mix<1> : mix<2>;

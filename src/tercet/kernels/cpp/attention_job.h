@@ -16,4 +16,5 @@ struct AttentionJob {
 namespace attention_scalar { void run(AttentionJob&); }
 namespace attention_avx2 { void run(AttentionJob&); }
 namespace attention_avx512 { void run(AttentionJob&); }
+namespace attention_avx512_bf16 { void run(AttentionJob&); }
 namespace attention_neon { void run(AttentionJob&); }

@@ -50,6 +50,7 @@ unsigned long x86_levels() {
     found |= bit(LEVEL_AVX512);
     if (!(c & (1u << 11))) return found;
     found |= bit(LEVEL_AVX512_VNNI);
+    if (a1 & (1u << 5)) found |= bit(LEVEL_AVX512_BF16);
     if (d & (1u << 23)) found |= bit(LEVEL_AVX512_FP16);
     const bool tiles = (d & (1u << 24)) && (d & (1u << 25)) && (state & 0x60000) == 0x60000;
     if (tiles && tiles_permitted()) found |= bit(LEVEL_AMX_INT8);
@@ -61,6 +62,9 @@ unsigned long left_out() {
     unsigned long levels = 0;
 #if defined(TERCET_WITHOUT_AVX_VNNI)
     levels |= bit(LEVEL_AVX_VNNI);
+#endif
+#if defined(TERCET_WITHOUT_AVX512_BF16)
+    levels |= bit(LEVEL_AVX512_BF16);
 #endif
 #if defined(TERCET_WITHOUT_AVX512_FP16)
     levels |= bit(LEVEL_AVX512_FP16);
@@ -101,4 +105,4 @@ EXPORT unsigned long tercet_levels(void) {
 }
 
 // Raised with every change of the C ABI: a library that was left over from an older install is refused.
-EXPORT int tercet_abi(void) { return 1; }
+EXPORT int tercet_abi(void) { return 2; }

@@ -147,7 +147,8 @@ struct Work {
     long y_step;
     const float* residual;
     long residual_step;
-    long block, blocks, run, runs, taken;
+    Blocks blocks;
+    long run, runs, taken;
 };
 
 // How the inputs of a layer are met: so many in a stretch, so many packed at a time.
@@ -213,35 +214,34 @@ void multiply(const Work& work, long first_row, long rows, long first_panel, lon
 void take_work(void* context, int, int) {
     Work& work = *static_cast<Work*>(context);
     thread_local Scratch memory;
-    float* scratch = memory.floats(Portions(work.layer->in).floats(work.block));
+    float* scratch = memory.floats(Portions(work.layer->in).floats(work.blocks.largest()));
     if (scratch == nullptr) {
         __atomic_store_n(&work.job->failed, 1, __ATOMIC_RELAXED);
         return;
     }
     const long panels = divided_up(work.layer->out, PANEL);
     long task;
-    while ((task = next_task(&work.taken, work.blocks * work.runs)) >= 0) {
-        const long first = task / work.runs * work.block, panel = task % work.runs * work.run;
-        const long rows = work.job->rows - first < work.block ? work.job->rows - first : work.block;
+    while ((task = next_task(&work.taken, work.blocks.count * work.runs)) >= 0) {
+        const long block = task / work.runs, panel = task % work.runs * work.run;
+        const long first = work.blocks.start(block), rows = work.blocks.start(block + 1) - first;
         multiply(work, first, rows, panel, panels - panel < work.run ? panels - panel : work.run, scratch);
     }
 }
 
 void run_layer(Work& work) {
-    const long rows = work.job->rows, panels = divided_up(work.layer->out, PANEL), threads = work.job->threads;
-    // As few blocks as hold the rows, in equal parts for the threads; panels are divided where rows are few.
-    const long most = Portions(work.layer->in).rows(), rounds = divided_up(rows, most * threads);
-    work.block = divided_up(divided_up(rows, rounds * threads), ROWS) * ROWS;
+    const long panels = divided_up(work.layer->out, PANEL), threads = work.job->threads > 1 ? work.job->threads : 1;
+    // As few blocks as hold the rows, as many for each thread; panels are divided where rows are few.
+    const long rows = work.job->rows, most = Portions(work.layer->in).rows();
+    work.blocks = Blocks(rows, ROWS, threads, most);
     work.run = panels;
-    if (threads > 1 && work.block < 4 * ROWS) {
-        work.block = rows < most ? divided_up(rows, ROWS) * ROWS : most;
+    if (threads > 1 && work.blocks.largest() < 4 * ROWS) {
+        work.blocks = Blocks(rows, ROWS, 1, most);
         work.run = divided_up(panels, 4 * threads);
         if (work.run < LEAST_COLUMNS) work.run = panels < LEAST_COLUMNS * threads ? divided_up(panels, threads) : LEAST_COLUMNS;
     }
-    work.blocks = divided_up(rows, work.block);
     work.runs = divided_up(panels, work.run);
     work.taken = 0;
-    const long tasks = work.blocks * work.runs;
+    const long tasks = work.blocks.count * work.runs;
     run_parallel(static_cast<int>(tasks < threads ? tasks : threads), take_work, &work);
 }
 
@@ -251,7 +251,8 @@ inline long between_step(const MatmulJob& job) { return divided_up(job.layers[0]
 // Two layers, a block of rows through both, so that what lies between is near when it is read.
 struct Both {
     MatmulJob* job;
-    long block, blocks, taken;
+    Blocks blocks;
+    long taken;
 };
 
 void take_both(void* context, int, int) {
@@ -259,20 +260,22 @@ void take_both(void* context, int, int) {
     MatmulJob& job = *both.job;
     thread_local Scratch memory, between_memory;
     const long step = between_step(job);
-    const long up_floats = Portions(job.layers[0].in).floats(both.block), down_floats = Portions(job.layers[1].in).floats(both.block);
+    const long up_floats = Portions(job.layers[0].in).floats(both.blocks.largest()),
+               down_floats = Portions(job.layers[1].in).floats(both.blocks.largest());
     float* scratch = memory.floats(up_floats > down_floats ? up_floats : down_floats);
-    float* between = between_memory.floats(both.block * step);
+    float* between = between_memory.floats(both.blocks.largest() * step);
     if (scratch == nullptr || between == nullptr) {
         __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
         return;
     }
     long task;
-    while ((task = next_task(&both.taken, both.blocks)) >= 0) {
-        const long first = task * both.block, rows = job.rows - first < both.block ? job.rows - first : both.block;
-        const Work up = {&job, &job.layers[0], job.x + first * job.x_step, job.x_step, between, step, nullptr, 0, 0, 0, 0, 0, 0};
+    while ((task = next_task(&both.taken, both.blocks.count)) >= 0) {
+        const long first = both.blocks.start(task), rows = both.blocks.start(task + 1) - first;
+        const Blocks none(0, ROWS, 1, ROWS);
+        const Work up = {&job, &job.layers[0], job.x + first * job.x_step, job.x_step, between, step, nullptr, 0, none, 0, 0, 0};
         const Work down = {&job, &job.layers[1], between, step, job.y + first * job.y_step, job.y_step,
                            job.residual == nullptr ? nullptr : job.residual + first * job.residual_step,
-                           job.residual_step, 0, 0, 0, 0, 0};
+                           job.residual_step, none, 0, 0, 0};
         multiply(up, 0, rows, 0, divided_up(job.layers[0].out, PANEL), scratch);
         multiply(down, 0, rows, 0, divided_up(job.layers[1].out, PANEL), scratch);
     }
@@ -284,10 +287,9 @@ void run_both(MatmulJob& job) {
     const long least = up_rows < down_rows ? up_rows : down_rows, most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < least ? fit : least;
     const long threads = job.threads > 1 ? job.threads : 1;
     if (job.rows >= threads * LEAST_BLOCK || threads == 1) {
-        const long rounds = divided_up(job.rows, most * threads);
-        const long block = divided_up(divided_up(job.rows, rounds * threads), ROWS) * ROWS;
-        Both both = {&job, block, divided_up(job.rows, block), 0};
-        return run_parallel(both.blocks < threads ? static_cast<int>(both.blocks) : static_cast<int>(threads), take_both, &both);
+        Both both = {&job, Blocks(job.rows, ROWS, threads, most), 0};
+        const long tasks = both.blocks.count;
+        return run_parallel(static_cast<int>(tasks < threads ? tasks : threads), take_both, &both);
     }
     // Few rows: all threads share each layer.
     thread_local Scratch memory;
@@ -297,9 +299,10 @@ void run_both(MatmulJob& job) {
         job.failed = 1;
         return;
     }
-    Work up = {&job, &job.layers[0], job.x, job.x_step, between, step, nullptr, 0, 0, 0, 0, 0, 0};
+    const Blocks none(0, ROWS, 1, ROWS);
+    Work up = {&job, &job.layers[0], job.x, job.x_step, between, step, nullptr, 0, none, 0, 0, 0};
     run_layer(up);
-    Work down = {&job, &job.layers[1], between, step, job.y, job.y_step, job.residual, job.residual_step, 0, 0, 0, 0, 0};
+    Work down = {&job, &job.layers[1], between, step, job.y, job.y_step, job.residual, job.residual_step, none, 0, 0, 0};
     run_layer(down);
 }
 
@@ -310,7 +313,7 @@ void run(MatmulJob& job) {
     if (job.rows <= 0) return;
     if (job.num_layers == 1) {
         Work work = {&job,   &job.layers[0], job.x,             job.x_step, job.y, job.y_step,
-                     job.residual, job.residual_step, 0, 0, 0, 0, 0};
+                     job.residual, job.residual_step, Blocks(0, ROWS, 1, ROWS), 0, 0, 0};
         return run_layer(work);
     }
     run_both(job);

@@ -112,20 +112,21 @@ struct Driver {
     // Many rows: each thread takes blocks of rows through all layers.
     struct Tall {
         MatmulJob* job;
-        long block, blocks, taken;
+        Blocks blocks;
+        long taken;
     };
 
     static void work_tall(void* context, int, int) {
         Tall& tall = *static_cast<Tall*>(context);
         MatmulJob& job = *tall.job;
         thread_local Scratch scratch;
-        const long tiles = divided_up(tall.block, TILE), step = between_step(job);
+        const long most = tall.blocks.largest(), tiles = most / TILE, step = between_step(job);
         long packed_bytes = 0;
         for (int i = 0; i < job.num_layers; i++) {
             const long bytes = tiles * Format::tile_bytes(job.layers[i].in);
             packed_bytes = bytes > packed_bytes ? bytes : packed_bytes;
         }
-        const long between_bytes = job.num_layers == 2 ? tall.block * step * static_cast<long>(sizeof(float)) : 0;
+        const long between_bytes = job.num_layers == 2 ? most * step * static_cast<long>(sizeof(float)) : 0;
         unsigned char* packed = scratch.of(packed_bytes + between_bytes);
         if (packed == nullptr) {
             __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
@@ -133,8 +134,8 @@ struct Driver {
         }
         float* between = reinterpret_cast<float*>(packed + packed_bytes);
         long task;
-        while ((task = next_task(&tall.taken, tall.blocks)) >= 0) {
-            const long first = task * tall.block, rows = job.rows - first < tall.block ? job.rows - first : tall.block;
+        while ((task = next_task(&tall.taken, tall.blocks.count)) >= 0) {
+            const long first = tall.blocks.start(task), rows = tall.blocks.start(task + 1) - first;
             const float* x = job.x + first * job.x_step;
             long x_step = job.x_step;
             for (int i = 0; i < job.num_layers; i++) {
@@ -236,12 +237,12 @@ struct Driver {
 
     static void run(MatmulJob& job) {
         if (job.rows <= 0) return;
-        const long rounds = divided_up(job.rows, most_rows(job) * job.threads);
-        const long block = divided_up(divided_up(job.rows, rounds * job.threads), TILE) * TILE;
-        // A few blocks cannot be shared out evenly: panels can.
-        if (job.threads > 1 && (job.rows <= 4 * most_rows(job) || block < 2 * TILE)) return run_flat(job);
-        Tall tall = {&job, block, divided_up(job.rows, block), 0};
-        run_parallel(tall.blocks < job.threads ? static_cast<int>(tall.blocks) : job.threads, work_tall, &tall);
+        const long threads = job.threads > 1 ? job.threads : 1;
+        Tall tall = {&job, Blocks(job.rows, TILE, threads, most_rows(job)), 0};
+        // A few rows cannot be shared out evenly: panels can.
+        if (threads > 1 && tall.blocks.largest() < 4 * TILE) return run_flat(job);
+        const long tasks = tall.blocks.count;
+        run_parallel(static_cast<int>(tasks < threads ? tasks : threads), work_tall, &tall);
     }
 };
 

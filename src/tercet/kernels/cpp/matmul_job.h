@@ -23,7 +23,28 @@ struct MatmulJob {
     int failed;  // no memory for scratch
 };
 
+namespace {  // each instruction level its own
+
 constexpr long divided_up(long size, long by) { return (size + by - 1) / by; }
+
+// Rows cut into blocks of whole tiles, as even as can be: no thread is left with a block more than another.
+struct Blocks {
+    long rows, tile, count;
+
+    // At least `count` blocks (less where there are fewer tiles), of `most` rows at the most, a multiple of a tile.
+    Blocks(long rows, long tile, long count, long most) : rows(rows), tile(tile) {
+        const long tiles = divided_up(rows, tile), needed = divided_up(divided_up(rows, most), count) * count;
+        this->count = needed < tiles ? needed : tiles;
+    }
+
+    long start(long block) const {
+        const long row = divided_up(rows, tile) * block / count * tile;
+        return row < rows ? row : rows;
+    }
+    long largest() const { return divided_up(divided_up(rows, tile), count) * tile; }
+};
+
+}  // namespace
 
 constexpr long PANEL = 32;  // outputs whose weights lie together
 constexpr long TILE = 14;   // rows that are multiplied together: with a panel, 28 AVX-512 registers of sums
