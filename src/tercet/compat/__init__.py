@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+__all__ = ["BGEM3FlagModel"]
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tercet.compat.bge_m3 import BGEM3FlagModel
 
 # Read when first asked for: importing this package alone imports neither torch nor NumPy.
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "BGEM3FlagModel": "tercet.compat.bge_m3",
+}
 
 
 def __getattr__(name: str) -> object:
