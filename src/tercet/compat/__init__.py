@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["BGEM3FlagModel"]
+__all__ = ["BGEM3FlagModel", "EmbedderModelClass", "FlagAutoModel", "FlagModel", "SentenceTransformer"]
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tercet.compat.bge_m3 import BGEM3FlagModel
+    from tercet.compat.flag_auto import EmbedderModelClass, FlagAutoModel
+    from tercet.compat.flag_model import FlagModel
+    from tercet.compat.sentence_transformer import SentenceTransformer
 
 # Read when first asked for: importing this package alone imports neither torch nor NumPy.
 _HOMES = {
     "BGEM3FlagModel": "tercet.compat.bge_m3",
+    "EmbedderModelClass": "tercet.compat.flag_auto",
+    "FlagAutoModel": "tercet.compat.flag_auto",
+    "FlagModel": "tercet.compat.flag_model",
+    "SentenceTransformer": "tercet.compat.sentence_transformer",
 }
 
 

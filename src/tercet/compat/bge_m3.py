@@ -62,7 +62,7 @@ class BGEM3FlagModel:
         query_instruction_for_retrieval: str | None = None,
         query_instruction_format: str = "{}{}",
         devices: Devices = None,
-        pooling_method: str = "cls",
+        pooling_method: str | None = "cls",
         trust_remote_code: bool = False,
         cache_dir: str | None = None,
         colbert_dim: int = -1,
@@ -86,7 +86,7 @@ class BGEM3FlagModel:
             query_instruction_for_retrieval, query_instruction_format: what `encode_queries` puts before a
                 text, and how.
             devices: one device; None for the best that is there.
-            pooling_method: of the dense vector: "cls", "mean", "last_token".
+            pooling_method: of the dense vector: "cls", "mean", "last_token"; None for the checkpoint's own.
             trust_remote_code: no code of a checkpoint is ever run.
             cache_dir: of the hub's files.
             colbert_dim: width of the multi-vectors; -1 for what the checkpoint has.
