@@ -45,8 +45,8 @@ class Checkpoint:
         folder: the root folder.
         name: what the user called it (hub id or path).
         layout: "huggingface", "sentence-transformers" or "bge-m3".
-        architecture: config.json's model_type: "bert", "roberta", "xlm-roberta".
-        config: config.json of the encoder.
+        architecture: config.json's model_type: "bert", "roberta", "distilbert".
+        config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
             "0.auto_model.") removed.
         modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.

@@ -30,7 +30,7 @@ class Footprint:
 
     Attributes:
         name: what the user called the model.
-        architecture: "bert", "roberta" or "xlm-roberta".
+        architecture: config.json's model_type: "bert", "xlm-roberta".
         file_format: how the body's weights are stored; "torch-legacy" must be read whole.
         stored: stored dtype name -> numbers of the whole checkpoint in that dtype.
         body_numbers: floating-point numbers of the encoder.

@@ -34,6 +34,12 @@ SHAPES = {
         architecture="roberta", hidden=40, heads=2, intermediate=52, hidden_act="tanh"
     ),
     "xlm-roberta stored in float16": dict(architecture="xlm-roberta", hidden=64, dtype="float16"),
+    "distilbert, heads of 16": dict(architecture="distilbert", hidden=64, heads=4, intermediate=128),
+    "distilbert stored in bfloat16": dict(architecture="distilbert", hidden=64, dtype="bfloat16"),
+    "electra, embeddings of 24 for layers of 64": dict(
+        architecture="electra", hidden=64, heads=2, embedding=24, hidden_act="relu"
+    ),
+    "electra stored in float16": dict(architecture="electra", hidden=32, embedding=48, dtype="float16"),
 }
 
 
