@@ -332,3 +332,21 @@ def test_texts_with_a_bar_embed_as_without(model, monkeypatch, capsys):
     logging.getLogger("tercet").setLevel(logging.INFO)
     model.encode(texts)
     assert "Batches" in capsys.readouterr().err
+
+
+def test_token_vectors_come_as_tensors_without_padding(model):
+    rows = model.encode(TEXTS, output_value="token_embeddings")
+    every = model.encode(TEXTS, output_value=None, truncate_dim=5, normalize_embeddings=True)
+    ids = model.tokenizer.encode(TEXTS, max_length=66).ids
+    for row, features, expected in zip(rows, every, ids, strict=True):
+        assert row.shape == (len(expected), 32)
+        assert torch.equal(row, features["token_embeddings"])
+        assert features["input_ids"].tolist() == expected
+        assert features["attention_mask"].tolist() == [1] * len(expected)
+    vectors = torch.stack([features["sentence_embedding"] for features in every])
+    expected = model.encode(TEXTS, convert_to_tensor=True, truncate_dim=5, normalize_embeddings=True)
+    assert torch.equal(vectors, expected)
+    torch.testing.assert_close(model.encode(TEXTS[0], output_value=None)["token_embeddings"], rows[0])
+    torch.testing.assert_close(model.encode(TEXTS[0], output_value="token_embeddings"), rows[0])
+    with pytest.raises(InputError, match="precision='binary' is for sentence embeddings"):
+        model.encode(TEXTS, output_value="token_embeddings", precision="binary")

@@ -30,6 +30,7 @@ from tercet.compat.sentence_results import Precision, checked_precision, given_a
 from tercet.compat.similarities import PAIRWISE, SIMILARITIES, Vectors, similarity_name
 from tercet.embedder import load
 from tercet.embedder.options import limited, positive_integer
+from tercet.embedder.token_vectors import token_vectors
 from tercet.errors import InputError, UnknownNameError, nearest
 from tercet.model import position_limit
 from tercet.precision.hardware import find_device
@@ -39,8 +40,8 @@ from tercet.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-OutputValue = Literal["sentence_embedding"]
-_OUTPUT_VALUES = ("sentence_embedding",)
+OutputValue = Literal["sentence_embedding", "token_embeddings"] | None
+_OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
@@ -194,7 +195,9 @@ class SentenceTransformer:
             batch_size: checked, and without effect: texts are packed by their tokens, to the plan's budget,
                 and no vector depends on what it was packed with.
             show_progress_bar: by default where the logger "tercet" tells of information; at a terminal only.
-            output_value: "sentence_embedding".
+            output_value: "sentence_embedding"; "token_embeddings" for each text's (tokens, hidden) as the
+                encoder makes them; None for a dict a text with both, "input_ids" and "attention_mask". The
+                latter two give tensors whatever the flags say, and are never padded.
             precision: of what comes out; 8-bit codes need `quantizer`.
             convert_to_numpy, convert_to_tensor: an array (texts, dim) float32; a tensor on the model's
                 device, which outranks it; a list of tensors where both are False. One text gives one row.
@@ -215,11 +218,13 @@ class SentenceTransformer:
         """
         texts, alone = as_texts(inputs)
         positive_integer("batch_size", batch_size)
-        if output_value not in _OUTPUT_VALUES:
+        if output_value is not None and output_value not in _OUTPUT_VALUES:
             raise UnknownNameError(
                 f"output_value is {output_value!r}. {nearest(str(output_value), _OUTPUT_VALUES)}"
             )
         precision = checked_precision(precision, self.quantizer)
+        if output_value != "sentence_embedding" and precision != "float32":
+            raise InputError(f"precision={precision!r} is for sentence embeddings; of tokens, leave it out.")
         if pool is not None or chunk_size is not None:
             raise InputError(
                 "pool and chunk_size belong to processes, and none are started: one process uses all cores. "
@@ -228,12 +233,17 @@ class SentenceTransformer:
         there = one_device(device)
         if there is not None:
             self.to(there)
+        prompt = self._prompt(prompt, prompt_name)
+        max_length = processed_length(processing_kwargs) or self._max_length
+        if output_value == "token_embeddings":
+            rows = [text["token_embeddings"] for text in self._tokens(texts, prompt, max_length)]
+            return rows[0] if alone else rows
         whole = self.embedder.checkpoint.dense_dim
         dimensions = _checked_dimensions(self.truncate_dim if truncate_dim is None else truncate_dim)
         dimensions = whole if dimensions is None else min(dimensions, whole)
         options: dict[str, Any] = {
-            "prompt": self._prompt(prompt, prompt_name),
-            "max_length": processed_length(processing_kwargs) or self._max_length,
+            "prompt": prompt,
+            "max_length": max_length,
             # Cut and normalised is one step there; cut alone is not what `dimensions` means.
             "dimensions": dimensions if normalize_embeddings else whole,
             "normalize": True if normalize_embeddings else None,
@@ -249,6 +259,11 @@ class SentenceTransformer:
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
         made = watched(vectors, texts, shown=show_progress_bar)
+        if output_value is None:
+            features = self._tokens(texts, prompt, max_length)
+            for text, vector in zip(features, made.to(self.device), strict=True):
+                text["sentence_embedding"] = vector
+            return features[0] if alone else features
         return given_as(
             in_precision(made, precision, self.quantizer),
             alone=alone,
@@ -462,6 +477,18 @@ class SentenceTransformer:
     def eval(self) -> Self:
         """The model, which is never in training."""
         return self
+
+    def _tokens(self, texts: Sequence[str], prompt: str, max_length: int | None) -> list[dict[str, Tensor]]:
+        """Each text's token ids and vectors, on the model's device, under that library's names."""
+        found = token_vectors(self.embedder, texts, prompt=prompt, max_length=max_length)
+        return [
+            {
+                "input_ids": torch.tensor(ids, device=self.device),
+                "attention_mask": torch.ones(len(ids), dtype=torch.int64, device=self.device),
+                "token_embeddings": one.vectors.to(self.device),
+            }
+            for ids, one in zip(found.ids, found.vectors, strict=True)
+        ]
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         """The text before each text: the prompt itself, the one named, or the default."""
