@@ -229,14 +229,18 @@ class BGEM3FlagModel:
         sparse = self.return_sparse if return_sparse is None else return_sparse
         colbert = self.return_colbert_vecs if return_colbert_vecs is None else return_colbert_vecs
         outputs = [name for name, asked in zip(_ALL, (dense, sparse, colbert), strict=True) if asked]
+        if not outputs:
+            raise InputError(
+                "return_dense, return_sparse and return_colbert_vecs are all false. Set one of them to True."
+            )
         template = "{}{}" if instruction_format is None else instruction_format
         texts, alone = instructed(sentences, instruction, template, name="instruction_format")
-        values: dict[str, Any] = dict.fromkeys(("dense_vecs", "lexical_weights", "colbert_vecs"))
-        if outputs:
-            found = self._embed(texts, outputs, max_length, self.passage_max_length)
-            values["dense_vecs"] = self._dense(found.dense)
-            values["lexical_weights"] = lexical_dicts(found.sparse)
-            values["colbert_vecs"] = colbert_arrays(found.multivector)
+        found = self._embed(texts, outputs, max_length, self.passage_max_length)
+        values = {
+            "dense_vecs": self._dense(found.dense),
+            "lexical_weights": lexical_dicts(found.sparse),
+            "colbert_vecs": colbert_arrays(found.multivector),
+        }
         if alone:
             return {name: None if value is None else value[0] for name, value in values.items()}
         return values
