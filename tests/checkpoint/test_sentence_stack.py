@@ -157,7 +157,7 @@ def test_prompts_that_are_no_texts_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["sentence_transformers.models.WordWeights", "sentence_transformers.models.LSTM"]
+    "reference", ["sentence_transformers.models.CLIPModel", "sentence_transformers.models.MultiVectorMask"]
 )
 def test_a_module_that_we_do_not_know_is_named_with_its_folder(tmp_path: Path, reference: str) -> None:
     stack(tmp_path, modules=("pooling", (reference, {})))

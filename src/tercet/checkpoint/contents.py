@@ -24,8 +24,7 @@ class ModuleSpec:
     """One part after the encoder, as the checkpoint describes it.
 
     Attributes:
-        kind: the module registry's name: "pooling", "dense", "layer_norm", "normalize", "sparse_linear",
-            "colbert_linear".
+        kind: the module registry's name: "pooling", "dense", "cnn", "sparse_linear".
         where: folder or file it came from, relative to the checkpoint ("1_Pooling", "sparse_linear.pt").
         config: its settings under the new key names: old ones are translated, unknown ones refused.
         tensors: its weights by the names that the module's file has.
@@ -128,8 +127,8 @@ class Checkpoint:
         for module in self.modules:
             if module.kind == "pooling":
                 width *= len(module.config["modes"])
-            elif module.kind == "dense":
-                width = int(module.config["out_features"])
+            else:
+                width = int(module.config.get("out_features", module.config.get("out_width", width)))
         return width
 
     def read(self, info: TensorInfo, dtype: DType) -> Tensor:

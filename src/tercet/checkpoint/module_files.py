@@ -1,4 +1,4 @@
-"""What every module folder has: settings, none of which may be left over, and exactly the tensors expected."""
+"""What each module folder has: settings, none of which may be left over, and the tensors expected."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def module_weights(
 ) -> dict[str, TensorInfo]:
     """The module's tensors, which must be exactly these."""
     found = find_weights(folder, relative, remote).tensors
-    for name in shapes.keys() | found.keys():
+    for name in [*shapes, *found]:
         if name not in found:
             raise CheckpointError(
                 f"{folder / relative}: the weights have no {name!r}, which config.json asks for. "

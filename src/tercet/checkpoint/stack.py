@@ -11,6 +11,7 @@ from pathlib import Path
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
 from tercet.checkpoint.paths import inside, plain, read_json_file
+from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
 
@@ -183,7 +184,13 @@ def _dropout(folder: Path, relative: str, remote: Remote | None) -> None:
     nothing_left(path, config, {"dropout"})
 
 
+# What a module calls the width of the vectors that reach it.
+_TAKES = {"dense": "in_features", "layer_norm": "dimension", **dict.fromkeys(TOKEN_MODULES, "width")}
 _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
+    "CNN": cnn,
+    "LSTM": lstm,
+    "WeightedLayerPooling": weighted_layer_pooling,
+    "WordWeights": word_weights,
     "Pooling": _pooling,
     "Dense": _dense,
     "LayerNorm": _layer_norm,
@@ -209,22 +216,25 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
     width = hidden
-    if not stack.modules or stack.modules[0].kind != "pooling":
-        raise CheckpointError(
-            f"{folder / 'modules.json'}: no pooling follows the encoder, so there is no vector of a text. "
-            "Pass pooling='mean' (or 'cls') to add one."
-        )
+    pooled = False
     for module in stack.modules:
+        takes = _TAKES.get(module.kind, "")
+        expected = module.config.get(takes)
         if module.kind == "pooling":
-            if module is not stack.modules[0]:
+            if pooled:
                 raise CheckpointError(
                     f"{folder}: {module.where} is a second pooling; one is supported. "
                     "Use sentence-transformers for this model."
                 )
+            pooled = True
             takes, expected = "embedding_dimension", stack.pooling_width
-        else:
-            takes = {"dense": "in_features", "layer_norm": "dimension"}.get(module.kind, "")
-            expected = module.config.get(takes)
+        elif pooled and module.kind in TOKEN_MODULES:
+            raise CheckpointError(
+                f"{folder / module.where} stands behind the pooling, where no vectors of tokens are left. "
+                "Correct the order in modules.json."
+            )
+        elif not pooled and module.kind not in TOKEN_MODULES:
+            break
         if expected not in (None, width):
             raise CheckpointError(
                 f"{folder / module.where}: {takes} is {expected}, what comes before it is {width} wide. "
@@ -232,5 +242,10 @@ def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
             )
         if module.kind == "pooling":
             width *= len(module.config["modes"])
-        elif module.kind == "dense":
-            width = module.config["out_features"]
+        else:
+            width = module.config.get("out_features", module.config.get("out_width", width))
+    if not pooled:
+        raise CheckpointError(
+            f"{folder / 'modules.json'}: no pooling follows the encoder, so there is no vector of a text. "
+            "Pass pooling='mean' (or 'cls') to add one."
+        )

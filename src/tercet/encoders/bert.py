@@ -25,6 +25,7 @@ from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
 from tercet.layers.calling import direct
 from tercet.layers.linear import FeedForward, Linear, ThreeLinear
+from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import LayerNorm
 
 # Checkpoint name -> (parameter, which third of the fused rows)
@@ -164,6 +165,7 @@ class BertEncoder(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.fused = fused
+        self.mix: LayerMix | None = None
         self.word = table(sizes.vocabulary, sizes.embedding)
         self.position = table(sizes.positions, sizes.embedding)
         self.token_type = table(sizes.token_types, sizes.embedding) if sizes.token_types else None
@@ -222,11 +224,16 @@ class BertEncoder(nn.Module):
             yield f"layers.{index}.", layer
 
     def forward(self, batch: Batch) -> Tensor:
-        """(tokens, hidden) of the last layer, in the dtype of the weights."""
+        """(tokens, hidden) of the last layer, in the dtype of the weights; of `mix` in float32 or wider."""
+        return outcome(self._states(batch), self.mix)
+
+    def _states(self, batch: Batch) -> Iterator[Tensor]:
+        """What enters the first layer, and what each gives."""
         hidden = self.embed(batch)
+        yield hidden
         for layer in self.layers:
             hidden = direct(layer)(hidden, batch)
-        return hidden
+            yield hidden
 
 
 def table(rows: int, width: int) -> nn.Embedding:
