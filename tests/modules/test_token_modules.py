@@ -70,6 +70,18 @@ def test_widths_behind_modules_over_tokens_are_known_without_a_weight(tmp_path):
     assert found.dense_dim == found.footprint().dense_dim == load(folder).dimension == 20
 
 
+def test_what_modules_over_tokens_hold_counts_in_the_memory_of_a_plan(tmp_path):
+    def batch_bytes(name, parts):
+        folder = write_stack(tmp_path / name, parts, **STATES)
+        plan = tercet.plan(folder, precision="float32", device="cpu", token_budget=4096)
+        return sum(count for what, count in plan.memory if "one batch of" in what)
+
+    plain = batch_bytes("plain", (pooling(),))
+    assert batch_bytes("layers", (layer_pooling(3, 1), pooling())) == plain + 4096 * 32 * 4
+    assert batch_bytes("cnn", (cnn(400), pooling())) >= 4096 * (32 + 2 * 1200) * 4 > plain
+    assert batch_bytes("lstm", (lstm(400), pooling())) >= 4096 * (32 + 6 * 800) * 4 > plain
+
+
 def test_another_pooling_stands_where_the_checkpoints_stood(tmp_path):
     parts = (cnn(6), lstm(4))
     asked = load(write_stack(tmp_path / "mean", (*parts, pooling())), pooling="max")

@@ -118,6 +118,8 @@ class Checkpoint:
             dense_dim=self.dense_dim,
             multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
             fused_numbers=layers * 3 * hidden * (hidden + 1),
+            token_numbers=max((_token_numbers(module) for module in self.modules), default=0),
+            mixes_layers=any(module.config.get("active", False) for module in self.modules),
         )
 
     @property
@@ -163,3 +165,15 @@ class Checkpoint:
     def weights_hash(self) -> str:
         """One sha256 of all weight files and their places in the folder: computed once, then remembered."""
         return hash_weights(self.folder, self.weight_files())
+
+
+def _token_numbers(module: ModuleSpec) -> int:
+    """Most numbers of one token that a module over token vectors holds: what it takes, works on and gives."""
+    config = module.config
+    if module.kind == "cnn":
+        # rows of one place of a kernel, and the kernels' results apart and side by side
+        return 2 * int(config["width"]) + 2 * int(config["out_width"])
+    if module.kind == "lstm":
+        # rows in the order of time, four gates in each direction, and the result in both orders
+        return 2 * int(config["width"]) + (4 + 2) * int(config["out_width"])
+    return 0

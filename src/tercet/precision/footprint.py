@@ -41,6 +41,8 @@ class Footprint:
         outputs: what the checkpoint can make, of "dense", "sparse", "multivector".
         dense_dim, multivector_dim: widths of the vectors; multivector_dim None without that head.
         fused_numbers: numbers of the encoder that are copied on load even when nothing is cast (fused q/k/v).
+        token_numbers: most numbers of one token that a module over token vectors holds at once.
+        mixes_layers: whether the sum of several layers is held beside the one that is being computed.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Footprint:
     dense_dim: int
     multivector_dim: int | None
     fused_numbers: int
+    token_numbers: int = 0
+    mixes_layers: bool = False
 
     @property
     def stored_dtype(self) -> str:
@@ -199,6 +203,9 @@ def _activation_bytes(
     head = hidden * precision.compute.bytes
     if precision.heads is not precision.compute:
         head += hidden * precision.heads.bytes
+    if footprint.mixes_layers:
+        body += hidden * max(4, precision.compute.bytes)  # the sum, in float32 or wider
+    head += footprint.token_numbers * precision.heads.bytes
     if "multivector" in outputs and footprint.multivector_dim:
         head += 3 * footprint.multivector_dim * precision.heads.bytes
     if "sparse" in outputs:
