@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recorder import cases, flag_calls
-from tercet.compat import BGEM3FlagModel, FlagModel
+from recorder import cases, flag_calls, rerankers
+from tercet.compat import BGEM3FlagModel, FlagModel, FlagReranker
 
 OPTIONS = {"use_fp16": False, "devices": "cpu"}
 CALLS = ("encode", "encode_queries", "encode_corpus")
@@ -107,3 +107,12 @@ def test_tokens_read_as_with_flagembedding(m3, peer):
     assert (
         list(m3.convert_id_to_token({str(token_id): 1.0 for token_id in ids})) == peer["m3/pieces"].tolist()
     )
+
+
+@pytest.mark.parametrize("name", rerankers.FLAG)
+def test_a_flag_reranker_scores_as_flagembedding_does(name, recorded, tmp_path):
+    model = FlagReranker(str(rerankers.write(tmp_path, name)), devices="cpu")
+    for length in (64, 25):
+        for normalize in (False, True):
+            found = model.compute_score(list(rerankers.FILLED), max_length=length, normalize=normalize)
+            close(found, recorded("rerankers")[f"{name}/{length}/{normalize}"])

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["BGEM3FlagModel", "EmbedderModelClass", "FlagAutoModel", "FlagModel", "SentenceTransformer"]
+__all__ = [
+    "BGEM3FlagModel",
+    "EmbedderModelClass",
+    "FlagAutoModel",
+    "FlagModel",
+    "FlagReranker",
+    "SentenceTransformer",
+]
 
 from typing import TYPE_CHECKING
 
@@ -10,6 +17,7 @@ if TYPE_CHECKING:
     from tercet.compat.bge_m3 import BGEM3FlagModel
     from tercet.compat.flag_auto import EmbedderModelClass, FlagAutoModel
     from tercet.compat.flag_model import FlagModel
+    from tercet.compat.flag_reranker import FlagReranker
     from tercet.compat.sentence_transformer import SentenceTransformer
 
 # Read when first asked for: importing this package alone imports neither torch nor NumPy.
@@ -18,6 +26,7 @@ _HOMES = {
     "EmbedderModelClass": "tercet.compat.flag_auto",
     "FlagAutoModel": "tercet.compat.flag_auto",
     "FlagModel": "tercet.compat.flag_model",
+    "FlagReranker": "tercet.compat.flag_reranker",
     "SentenceTransformer": "tercet.compat.sentence_transformer",
 }
 

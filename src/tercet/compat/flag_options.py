@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["check_format", "instructed", "length", "one_device", "open_embedder", "sixteen_bits"]
+__all__ = [
+    "Devices",
+    "check_format",
+    "instructed",
+    "length",
+    "one_device",
+    "open_embedder",
+    "precision_wish",
+    "sixteen_bits",
+    "tell_of_code",
+]
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -29,28 +39,34 @@ def open_embedder(
     trust_remote_code: bool,
     cache_dir: str | None,
 ) -> Embedder:
-    """The checkpoint, loaded on one device.
-
-    16 bits are a wish: on an accelerator they are asked for by name, on a CPU the plan takes them where they
-    measured faster and their loss is not visible. `Embedder.plan` has the reasons.
-    """
+    """The checkpoint, loaded on one device; see `precision_wish`."""
     device = one_device(devices)
-    half = sixteen_bits(device, use_fp16=use_fp16, use_bf16=use_bf16)
-    if half is not None:
-        precision = str(half).removeprefix("torch.")
-    else:
-        precision = "auto" if use_fp16 or use_bf16 else "float32"
-    if trust_remote_code:
-        logger.info(
-            "trust_remote_code: a checkpoint's own code is never run; only architectures that are known are."
-        )
+    tell_of_code(trust_remote_code)
     return load(
         model_name_or_path,
-        precision=precision,
+        precision=precision_wish(device, use_fp16=use_fp16, use_bf16=use_bf16),
         device=device,
         pooling="lasttoken" if pooling_method == "last_token" else pooling_method,
         cache_folder=cache_dir,
     )
+
+
+def precision_wish(device: str, *, use_fp16: bool, use_bf16: bool = False) -> str:
+    """What the flags ask of `load`: 16 bits by name on an accelerator, the plan's choice on a CPU.
+
+    There 16 bits are a wish: taken where they measured faster and their loss is not visible. The plan has
+    the reasons.
+    """
+    half = sixteen_bits(device, use_fp16=use_fp16, use_bf16=use_bf16)
+    if half is not None:
+        return str(half).removeprefix("torch.")
+    return "auto" if use_fp16 or use_bf16 else "float32"
+
+
+def tell_of_code(trust_remote_code: bool) -> None:
+    """A line in the log that trust is not needed."""
+    if trust_remote_code:
+        logger.info("trust_remote_code: no code of a checkpoint is run; known architectures load without.")
 
 
 def one_device(devices: Devices) -> str:
