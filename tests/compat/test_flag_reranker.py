@@ -6,7 +6,7 @@ import pytest
 import tercet
 import tiny
 import tiny_reranker
-from tercet.compat import FlagReranker
+from tercet.compat import FlagAutoReranker, FlagReranker, RerankerModelClass
 from tercet.errors import CheckpointError, InputError
 
 PAIRS = [
@@ -111,3 +111,23 @@ def test_sixteen_bits_on_a_cpu_are_a_wish_without_visible_loss(model, folder):
     exact = np.array(model.compute_score(PAIRS))
     assert np.abs(np.array(wished.compute_score(PAIRS)) - exact).max() <= 1e-2 * max(1, np.abs(exact).max())
     assert wished.reranker.plan.reasons
+
+
+@pytest.mark.parametrize("kind", [None, "encoder-only-base", RerankerModelClass.ENCODER_ONLY_BASE])
+def test_the_automatic_class_loads_a_folder_of_any_name(model, folder, kind):
+    found = FlagAutoReranker.from_finetuned(folder, kind, devices="cpu", normalize=True)
+    assert type(found) is FlagReranker
+    assert found.compute_score(PAIRS) == model.compute_score(PAIRS, normalize=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("decoder-only-layerwise", "decoder"), ("encoder-only", "Did you mean 'encoder-only-base'")],
+)
+def test_the_automatic_class_refuses_what_is_not_read_here(folder, kind, message):
+    with pytest.raises(InputError, match=message):
+        FlagAutoReranker.from_finetuned(folder, kind)
+    with pytest.raises(InputError, match="from_finetuned"):
+        FlagAutoReranker()
+    with pytest.raises(TypeError, match="passage_max_length"):
+        FlagAutoReranker.from_finetuned(folder, passage_max_length=512)

@@ -6,8 +6,10 @@ __all__ = [
     "BGEM3FlagModel",
     "EmbedderModelClass",
     "FlagAutoModel",
+    "FlagAutoReranker",
     "FlagModel",
     "FlagReranker",
+    "RerankerModelClass",
     "SentenceTransformer",
 ]
 
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tercet.compat.bge_m3 import BGEM3FlagModel
     from tercet.compat.flag_auto import EmbedderModelClass, FlagAutoModel
+    from tercet.compat.flag_auto_reranker import FlagAutoReranker, RerankerModelClass
     from tercet.compat.flag_model import FlagModel
     from tercet.compat.flag_reranker import FlagReranker
     from tercet.compat.sentence_transformer import SentenceTransformer
@@ -25,8 +28,10 @@ _HOMES = {
     "BGEM3FlagModel": "tercet.compat.bge_m3",
     "EmbedderModelClass": "tercet.compat.flag_auto",
     "FlagAutoModel": "tercet.compat.flag_auto",
+    "FlagAutoReranker": "tercet.compat.flag_auto_reranker",
     "FlagModel": "tercet.compat.flag_model",
     "FlagReranker": "tercet.compat.flag_reranker",
+    "RerankerModelClass": "tercet.compat.flag_auto_reranker",
     "SentenceTransformer": "tercet.compat.sentence_transformer",
 }
 
