@@ -10,6 +10,7 @@ __all__ = ["ReferenceEncoder"]
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
+@cache
 def _bucket(distance: int) -> int:
     """The row for a key so far behind its query (Raffel et al. 2020): 8 near ones, 8 growing, each side."""
     side = 16 if distance > 0 else 0
@@ -149,9 +151,8 @@ class ReferenceEncoder:
         if name not in self._weights:
             return np.zeros((1, 1))
         distances = np.arange(keys)[None, :] - (first + np.arange(queries))[:, None]
-        kinds = {int(distance): _bucket(int(distance)) for distance in np.unique(distances)}
-        places = np.vectorize(kinds.__getitem__, otypes=[np.int64])(distances)
-        return self._weights[name][places, head]
+        rows = np.array([_bucket(distance) for distance in range(1 - keys, keys)])
+        return self._weights[name][:, head][rows[distances + keys - 1]]
 
     def _linear(self, x: Array, name: str) -> Array:
         return x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]

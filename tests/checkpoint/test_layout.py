@@ -16,7 +16,7 @@ from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.errors import CheckpointError, InputError
 
-ARCHITECTURES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
+ARCHITECTURES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"]
 # What an embedding does not use of each.
 UNUSED = {
     "bert": ("pooler.dense.weight", "cls.predictions.bias"),
@@ -53,7 +53,8 @@ def test_the_packaged_minilm_is_read_as_its_files_say() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", ["safetensors", "bin", "legacy-bin"])
 @pytest.mark.parametrize(
-    "prefix", ["", "bert.", "roberta.", "distilbert.", "electra.", "0.auto_model.", "auto_model.", "model."]
+    "prefix",
+    ["", "bert.", "roberta.", "distilbert.", "electra.", "mpnet.", "0.auto_model.", "auto_model.", "model."],
 )
 def test_names_are_the_encoders_own_whatever_the_file_calls_them(
     tmp_path: Path, architecture: Any, file: Any, prefix: str
@@ -73,7 +74,7 @@ def test_names_are_the_encoders_own_whatever_the_file_calls_them(
 
 @pytest.mark.parametrize(
     ("architecture", "positions"),
-    [("bert", 66), ("roberta", 64), ("xlm-roberta", 64), ("distilbert", 66), ("electra", 66)],
+    [("bert", 66), ("roberta", 64), ("xlm-roberta", 64), ("distilbert", 66), ("electra", 66), ("mpnet", 64)],
 )
 def test_texts_are_never_longer_than_the_position_table(
     tmp_path: Path, architecture: Any, positions: int

@@ -71,6 +71,13 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "electra stored in float16, wide embeddings": _encoder(
         "electra", embedding=48, dtype="float16", hidden=16, heads=1
     ),
+    "mpnet": _encoder("mpnet", seed=7, max_positions=210, hidden=16),
+    "mpnet stored in float16, silu": _encoder(
+        "mpnet", dtype="float16", hidden=16, heads=2, hidden_act="silu", prefix="mpnet.", lm_head=True
+    ),
+    "mpnet stored in bfloat16, three layers, bin": _encoder(
+        "mpnet", dtype="bfloat16", hidden=16, heads=1, layers=3, file="bin"
+    ),
     "electra stored in bfloat16": _encoder(
         "electra", embedding=8, dtype="bfloat16", layers=3, hidden=16, heads=2
     ),

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tercet.checkpoint.encoder_files import BIASED
 from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.tensors import TensorReader
@@ -120,6 +121,7 @@ class Checkpoint:
             fused_numbers=layers * 3 * hidden * (hidden + 1),
             token_numbers=max((_token_numbers(module) for module in self.modules), default=0),
             mixes_layers=any(module.config.get("active", False) for module in self.modules),
+            biased=self.architecture in BIASED,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ARCHITECTURES", "position_limit", "read_encoder_config", "sort_tensors"]
+__all__ = ["ARCHITECTURES", "BIASED", "position_limit", "read_encoder_config", "sort_tensors"]
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,9 @@ from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.paths import inside, read_json_object
 from tercet.errors import CheckpointError
 
-ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet")
+# Those whose attention adds a bias to each score.
+BIASED = ("mpnet",)
 
 # config.json from before transformers 3 names no model_type.
 _BY_CLASS = (
@@ -22,6 +24,7 @@ _BY_CLASS = (
     ("Bert", "bert"),
     ("DistilBert", "distilbert"),
     ("Electra", "electra"),
+    ("MPNet", "mpnet"),
 )
 _SIZES = (
     "hidden_size",
@@ -49,6 +52,7 @@ _PREFIXES = (
     "xlm_roberta.",
     "distilbert.",
     "electra.",
+    "mpnet.",
     "model.",
     "module.",
     "auto_model.",
@@ -175,10 +179,12 @@ def _own_name(stored: str) -> str:
 
 
 def position_limit(architecture: str, config: Mapping[str, Any]) -> int:
-    """Most tokens that the position table holds; RoBERTa never uses its rows up to the padding index."""
+    """Most tokens that the position table holds; RoBERTa and MPNet use no row up to the padding index."""
     positions = int(config["max_position_embeddings"])
     if architecture in _FROM_FIRST_ROW:
         return positions
+    if architecture == "mpnet":  # its padding is the same in every checkpoint
+        return positions - 2
     padding = config.get("pad_token_id")
     return positions - (1 if padding is None else int(padding)) - 1
 
