@@ -95,9 +95,10 @@ def refuse_other_types(folder: Path) -> None:
     path, top = _top(folder)
     kind = top.get("model_type") or "SentenceTransformer"
     if kind != "SentenceTransformer":
+        opener = "tercet.load_reranker" if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
         raise CheckpointError(
             f"{path}: this is a {kind}, not a model of dense sentence vectors. "
-            f"Open it with sentence_transformers.{kind}; Tercet reads SentenceTransformer and BGE-M3 folders."
+            f"Open it with {opener}; Tercet reads SentenceTransformer and BGE-M3 folders."
         )
 
 
