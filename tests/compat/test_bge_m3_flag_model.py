@@ -1,6 +1,8 @@
 """BGEM3FlagModel against what FlagEmbedding promises; what it gives to the digit is in tests/twins."""
 
 import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -220,6 +222,11 @@ def test_scores_are_those_of_the_vectors_whatever_the_batch(model, embedder):
         model.colbert_score(*(model.encode(text, **ALL)["colbert_vecs"] for text in pair)) for pair in PAIRS
     ]
     np.testing.assert_allclose(by_hand, expected["colbert"], rtol=0, atol=1e-6)
+    lexical = [
+        model.compute_lexical_matching_score(*(model.encode(text, **ALL)["lexical_weights"] for text in pair))
+        for pair in PAIRS
+    ]
+    np.testing.assert_allclose(lexical, expected["sparse"], rtol=0, atol=1e-6)
 
 
 def test_scores_are_of_the_shortened_vectors_that_encode_gives(tiny_m3):
@@ -370,3 +377,27 @@ def test_an_option_that_cannot_be_is_refused_with_its_name(tiny_m3, options, mes
 def test_a_call_that_cannot_be_is_refused_with_the_place(model, call, message):
     with pytest.raises(InputError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize(("architecture", "specials"), [("xlm-roberta", 4), ("bert", 4)])
+def test_special_tokens_carry_no_weight_but_a_mask_does(tmp_path, architecture, specials):
+    folder = tiny.write_checkpoint(tmp_path, architecture, layout="bge-m3")
+    heads = {"weight": torch.zeros(1, 32), "bias": torch.ones(1)}
+    torch.save(heads, folder / "sparse_linear.pt")  # every token weighs 1
+    model = BGEM3FlagModel(str(folder), devices="cpu")
+    mask = "<mask>" if architecture == "xlm-roberta" else "[MASK]"
+    text = f"the {mask} cat \N{SNOWMAN}"
+    [ids] = model.tokenizer.encode([text], max_length=64).ids
+    found = model.encode(text, return_sparse=True)["lexical_weights"]
+    assert found == {str(token_id): 1.0 for token_id in ids if token_id not in model.tokenizer.special_ids}
+    assert str(model.tokenizer.token_to_id(mask)) in found
+    assert len(found) == len(set(ids)) - 3  # the first token, the last and the unknown one
+    assert len(model.tokenizer.special_ids) == specials
+
+
+def test_an_object_serves_several_threads_and_can_be_pickled(model):
+    expected = model.encode(TEXTS)["dense_vecs"]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.encode(TEXTS)["dense_vecs"], range(12)):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).encode(TEXTS)["dense_vecs"], expected)

@@ -1,5 +1,7 @@
 """FlagModel and FlagAutoModel; what they give to the digit is in tests/twins."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -214,3 +216,7 @@ def test_a_code_of_the_checkpoint_is_not_run_and_this_is_said(tiny_bert, caplog)
     caplog.set_level("INFO", logger="tercet")
     FlagModel(str(tiny_bert), devices="cpu", trust_remote_code=True)
     assert "no code of a checkpoint is run" in caplog.text
+
+
+def test_an_object_can_be_pickled(model):
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).encode(TEXTS), model.encode(TEXTS))

@@ -1,5 +1,7 @@
 """FlagReranker; what it gives to the digit is in tests/twins."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -131,3 +133,7 @@ def test_the_automatic_class_refuses_what_is_not_read_here(folder, kind, message
         FlagAutoReranker()
     with pytest.raises(TypeError, match="passage_max_length"):
         FlagAutoReranker.from_finetuned(folder, passage_max_length=512)
+
+
+def test_an_object_can_be_pickled(model):
+    assert pickle.loads(pickle.dumps(model)).compute_score(PAIRS) == model.compute_score(PAIRS)

@@ -36,6 +36,7 @@ from tercet.embeddings.ragged import cast
 from tercet.errors import InputError
 from tercet.scoring import maxsim, score_pairs
 from tercet.signatures import refuse_unknown_keywords
+from tercet.text.tokenizer import Tokenizer
 
 _ALL = ("dense", "sparse", "multivector")
 _SCORES = ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
@@ -46,7 +47,6 @@ class BGEM3FlagModel:
 
     Attributes:
         embedder: the `tercet.Embedder` that does the work; `embedder.plan` says in what format, and why.
-        tokenizer: its tokenizer.
         target_devices: the device it runs on, in a list.
     """
 
@@ -127,7 +127,6 @@ class BGEM3FlagModel:
             trust_remote_code=trust_remote_code,
             cache_dir=cache_dir,
         )
-        self.tokenizer = self.embedder.tokenizer
         self.target_devices = [self.embedder.plan.device]
         head = self.embedder.checkpoint.module("colbert_linear")
         if colbert_dim > 0 and head is not None and head.tensors["weight"].shape[0] != colbert_dim:
@@ -135,6 +134,11 @@ class BGEM3FlagModel:
                 f"colbert_dim={colbert_dim}: {model_name_or_path}'s {head.where} makes vectors of "
                 f"{head.tensors['weight'].shape[0]}. Leave colbert_dim out; truncate_dim shortens vectors."
             )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes token ids of texts."""
+        return self.embedder.tokenizer
 
     @refuse_unknown_keywords
     def encode_queries(

@@ -23,6 +23,7 @@ from tercet.embedder.options import positive_integer
 from tercet.embeddings.arrays import to_numpy
 from tercet.embeddings.ragged import cast
 from tercet.signatures import refuse_unknown_keywords
+from tercet.text.tokenizer import Tokenizer
 
 
 class FlagModel:
@@ -30,7 +31,6 @@ class FlagModel:
 
     Attributes:
         embedder: the `tercet.Embedder` that does the work; `embedder.plan` says in what format, and why.
-        tokenizer: its tokenizer.
         target_devices: the device it runs on, in a list.
     """
 
@@ -106,8 +106,12 @@ class FlagModel:
             trust_remote_code=trust_remote_code,
             cache_dir=cache_dir,
         )
-        self.tokenizer = self.embedder.tokenizer
         self.target_devices = [self.embedder.plan.device]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes token ids of texts."""
+        return self.embedder.tokenizer
 
     @refuse_unknown_keywords
     def encode_queries(

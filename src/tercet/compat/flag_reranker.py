@@ -20,6 +20,7 @@ from tercet.errors import InputError
 from tercet.model import position_limit
 from tercet.reranker import load_reranker
 from tercet.signatures import refuse_unknown_keywords
+from tercet.text.tokenizer import Tokenizer
 
 
 class FlagReranker:
@@ -27,7 +28,6 @@ class FlagReranker:
 
     Attributes:
         reranker: the `tercet.Reranker` that does the work; `reranker.plan` says in what format, and why.
-        tokenizer: its tokenizer.
         target_devices: the device it runs on, in a list.
     """
 
@@ -94,8 +94,12 @@ class FlagReranker:
                 f"{model_name_or_path} gives {self.reranker.num_labels} scores a pair, FlagReranker takes "
                 "one. Load it with tercet.load_reranker, whose score() gives all of them."
             )
-        self.tokenizer = self.reranker.tokenizer
         self.target_devices = [self.reranker.plan.device]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes token ids of texts."""
+        return self.reranker.tokenizer
 
     @refuse_unknown_keywords
     def compute_score(
