@@ -1,4 +1,4 @@
-"""A BERT or XLM-R body in float64, as plain as its papers: loops over texts and heads, nothing packed.
+"""An encoder's body in float64, as plain as its papers: loops over texts and heads, nothing packed.
 
 What every engine is compared with. It reads the files by itself and shares no line with Tercet.
 """
@@ -10,6 +10,7 @@ __all__ = ["ReferenceEncoder"]
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,31 @@ from torch import load
 Array = NDArray[np.float64]
 
 _ROWS = 1024  # of an attention matrix that are made at a time
+
+# Names of other encoders -> BERT's; where one is the end of another, the longer stands first.
+_NAMES = {
+    "transformer.layer.": "encoder.layer.",
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "output_layer_norm": "output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "attention.attn.q": "attention.self.query",
+    "attention.attn.k": "attention.self.key",
+    "attention.attn.v": "attention.self.value",
+    "attention.attn.o": "attention.output.dense",
+    "attention.LayerNorm": "attention.output.LayerNorm",
+}
+_KEYS = {
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "hidden_dim": "intermediate_size",
+    "activation": "hidden_act",
+}
 
 
 def _tanh_gelu(x: Array) -> Array:
@@ -35,6 +61,18 @@ _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
+@cache
+def _bucket(distance: int) -> int:
+    """The row for a key so far behind its query (Raffel et al. 2020): 8 near ones, 8 growing, each side."""
+    side = 16 if distance > 0 else 0
+    far = abs(distance)
+    if far < 8:
+        return side + far
+    # 8 * 16 ** (step / 8) is where a step begins, and these are compared in whole numbers.
+    step = next(step for step in range(8, -1, -1) if far**8 >= 8**8 * 16**step)
+    return side + min(8 + step, 15)
+
+
 class ReferenceEncoder:
     """The encoder of a plain Hugging Face folder.
 
@@ -44,7 +82,8 @@ class ReferenceEncoder:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self._config = {"layer_norm_eps": 1e-12} | {_KEYS.get(key, key): config[key] for key in config}
         if (folder / "model.safetensors").exists():
             stored = load_file(folder / "model.safetensors")
         else:
@@ -54,7 +93,10 @@ class ReferenceEncoder:
         for name, tensor in stored.items():
             for theirs, plain in ours.items():
                 name = name.replace(theirs, plain)
-            start = max(name.find(part) for part in ("embeddings.", "encoder.", "pooler."))
+            for theirs, plain in _NAMES.items():
+                name = name.replace(theirs, plain)
+            parts = ("embeddings.", "embeddings_project.", "encoder.", "pooler.")
+            start = max(name.find(part) for part in parts)
             self._weights[name[start:]] = tensor.double().numpy()
         self.largest_inside: list[float] = []
 
@@ -66,11 +108,15 @@ class ReferenceEncoder:
 
     def _text(self, ids: Sequence[int], types: Sequence[int]) -> Array:
         weights, config = self._weights, self._config
-        first = 0 if config["model_type"] == "bert" else config["pad_token_id"] + 1
+        from_first_row = config["model_type"] in ("bert", "distilbert", "electra")
+        first = 0 if from_first_row else config["pad_token_id"] + 1
         x = weights["embeddings.word_embeddings.weight"][list(ids)]
         x = x + weights["embeddings.position_embeddings.weight"][first : first + len(ids)]
-        x = x + weights["embeddings.token_type_embeddings.weight"][list(types)]
+        if "embeddings.token_type_embeddings.weight" in weights:
+            x = x + weights["embeddings.token_type_embeddings.weight"][list(types)]
         x = self._norm(x, "embeddings.LayerNorm")
+        if "embeddings_project.weight" in weights:
+            x = self._linear(x, "embeddings_project")
         self.largest_inside.append(0.0)
         for layer in range(config["num_hidden_layers"]):
             start = f"encoder.layer.{layer}"
@@ -92,11 +138,21 @@ class ReferenceEncoder:
             columns = slice(head * width, (head + 1) * width)
             for row in range(0, len(x), _ROWS):
                 scores = query[row : row + _ROWS, columns] @ key[:, columns].T / math.sqrt(width)
+                scores = scores + self._bias(head, row, len(scores), len(x))
                 shares = np.exp(scores - scores.max(axis=1, keepdims=True))
                 mixed[row : row + _ROWS, columns] = (
                     shares / shares.sum(axis=1, keepdims=True) @ value[:, columns]
                 )
         return mixed
+
+    def _bias(self, head: int, first: int, queries: int, keys: int) -> Array:
+        """(queries, keys): MPNet's, by how far each key is behind its query; 0 of the others."""
+        name = "encoder.relative_attention_bias.weight"
+        if name not in self._weights:
+            return np.zeros((1, 1))
+        distances = np.arange(keys)[None, :] - (first + np.arange(queries))[:, None]
+        rows = np.array([_bucket(distance) for distance in range(1 - keys, keys)])
+        return self._weights[name][:, head][rows[distances + keys - 1]]
 
     def _linear(self, x: Array, name: str) -> Array:
         return x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]

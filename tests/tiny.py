@@ -27,7 +27,7 @@ from tokenizers import (
     processors,
 )
 
-Architecture = Literal["bert", "roberta", "xlm-roberta"]
+Architecture = Literal["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"]
 Layout = Literal["huggingface", "sentence-transformers", "bge-m3"]
 FileKind = Literal["safetensors", "bin", "legacy-bin"]
 Module = str | tuple[str, Mapping[str, Any]]
@@ -53,7 +53,55 @@ TEXTS = (
     "wait for several coroutines " * 12,
 )
 
-_ARCHITECTURES = {"bert": "BertModel", "roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel"}
+_ARCHITECTURES = {
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+    "xlm-roberta": "XLMRobertaModel",
+    "distilbert": "DistilBertModel",
+    "electra": "ElectraModel",
+    "mpnet": "MPNetModel",
+}
+# Those with BERT's special tokens, and positions from the first row.
+_LIKE_BERT = ("bert", "distilbert", "electra")
+_TOKEN_TYPES = {"bert": 2, "electra": 2, "roberta": 1, "xlm-roberta": 1}
+_WITHOUT_POOLER = ("distilbert", "electra")
+# BERT's names -> an architecture's own, of settings and of parts of tensor names.
+_OWN_SETTINGS = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "layer_norm_eps": None,
+    }
+}
+_OWN_NAMES = {
+    "distilbert": {
+        "attention.self.query": "attention.q_lin",
+        "attention.self.key": "attention.k_lin",
+        "attention.self.value": "attention.v_lin",
+        "attention.output.dense": "attention.out_lin",
+        "attention.output.LayerNorm": "sa_layer_norm",
+        "output.LayerNorm": "output_layer_norm",
+        "intermediate.dense": "ffn.lin1",
+        "output.dense": "ffn.lin2",
+    },
+    "mpnet": {
+        "attention.self.query": "attention.attn.q",
+        "attention.self.key": "attention.attn.k",
+        "attention.self.value": "attention.attn.v",
+        "attention.output.dense": "attention.attn.o",
+        "attention.output.LayerNorm": "attention.LayerNorm",
+    },
+}
+_LM_HEADS = {
+    "bert": ("cls.predictions.bias", "cls.predictions.transform.dense.weight"),
+    "distilbert": ("vocab_projector.bias", "vocab_transform.weight"),
+    "electra": ("generator_lm_head.bias", "discriminator_predictions.dense.weight"),
+}
 _NEW_CLASSES = {
     "transformer": "sentence_transformers.base.modules.transformer.Transformer",
     "pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
@@ -94,6 +142,7 @@ def write_checkpoint(
     intermediate: int = 64,
     max_positions: int = 66,
     hidden_act: str = "gelu",
+    embedding: int | None = None,
     seed: int = 0,
     colbert_dim: int | None = None,
     m3_heads: Sequence[str] = ("sparse", "colbert"),
@@ -130,6 +179,7 @@ def write_checkpoint(
             dtype, file. Any other name is written as the class reference, its settings as config.json.
         old_keys: names of classes and keys as sentence-transformers before 5 wrote them.
         hidden, layers, heads, intermediate, max_positions, hidden_act: sizes of the encoder.
+        embedding: width of ELECTRA's embeddings; None for `hidden`, and no projection.
         seed: of every weight, together with its name.
         colbert_dim: width of the multi-vector head; None for `hidden`.
         m3_heads: which of the two heads exist.
@@ -150,7 +200,7 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     made = tokenizer(architecture)
     vocabulary = made.get_vocab_size()
-    positions = max_positions if architecture == "bert" else max_positions - 2
+    positions = max_positions if architecture in _LIKE_BERT else max_positions - 2
     _write_tokenizer(folder, made, architecture, positions, model_max_length, truncation_trap)
 
     settings: dict[str, Any] = {
@@ -165,17 +215,27 @@ def write_checkpoint(
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "max_position_embeddings": max_positions,
-        "type_vocab_size": 2 if architecture == "bert" else 1,
+        "type_vocab_size": _TOKEN_TYPES.get(architecture),
         "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12 if architecture == "bert" else 1e-5,
-        "pad_token_id": 0 if architecture == "bert" else 1,
+        "layer_norm_eps": 1e-12 if architecture in _LIKE_BERT else 1e-5,
+        "pad_token_id": 0 if architecture in _LIKE_BERT else 1,
         "position_embedding_type": "absolute",
         "use_cache": True,
         "torch_dtype": dtype,
         "transformers_version": "4.57.0",
     }
-    if architecture != "bert":
+    if architecture not in _LIKE_BERT:
         settings |= {"bos_token_id": 0, "eos_token_id": 2}
+    if architecture == "electra":
+        settings["embedding_size"] = embedding or hidden
+    if architecture == "mpnet":
+        settings["relative_attention_num_buckets"] = 32
+    if architecture not in _TOKEN_TYPES:
+        del settings["type_vocab_size"]
+    for key, own in _OWN_SETTINGS.get(architecture, {}).items():
+        value = settings.pop(key)
+        if own is not None:
+            settings[own] = value
     for key, value in (config or {}).items():
         if value is None:
             settings.pop(key, None)
@@ -183,7 +243,18 @@ def write_checkpoint(
             settings[key] = value
     _json(folder / "config.json", settings)
 
-    tensors = state_dict(architecture, vocabulary, hidden, layers, intermediate, max_positions, seed, pooler)
+    tensors = state_dict(
+        architecture,
+        vocabulary,
+        hidden,
+        layers,
+        intermediate,
+        max_positions,
+        seed,
+        pooler,
+        heads=heads,
+        embedding=embedding,
+    )
     if position_ids:
         tensors["embeddings.position_ids"] = torch.arange(max_positions).unsqueeze(0)
     stored = {
@@ -191,11 +262,9 @@ def write_checkpoint(
         for name, value in tensors.items()
     }
     if lm_head:
-        start = "cls.predictions" if architecture == "bert" else "lm_head"
-        stored[f"{start}.bias"] = _cast(_normal(seed, "lm.bias", (vocabulary,)), dtype)
-        stored[f"{start}.{'transform.dense' if architecture == 'bert' else 'dense'}.weight"] = _cast(
-            _normal(seed, "lm.dense", (hidden, hidden)), dtype
-        )
+        bias, dense = _LM_HEADS.get(architecture, ("lm_head.bias", "lm_head.dense.weight"))
+        stored[bias] = _cast(_normal(seed, "lm.bias", (vocabulary,)), dtype)
+        stored[dense] = _cast(_normal(seed, "lm.dense", (hidden, hidden)), dtype)
     _write_weights(folder, stored, file, shards)
 
     if layout == "sentence-transformers":
@@ -239,15 +308,25 @@ def state_dict(
     max_positions: int = 66,
     seed: int = 0,
     pooler: bool = True,
+    *,
+    heads: int = 4,
+    embedding: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """The encoder's float32 tensors by transformers' names; large enough that texts differ clearly."""
+    width = embedding or hidden
     shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (vocabulary, hidden),
-        "embeddings.position_embeddings.weight": (max_positions, hidden),
-        "embeddings.token_type_embeddings.weight": (2 if architecture == "bert" else 1, hidden),
-        "embeddings.LayerNorm.weight": (hidden,),
-        "embeddings.LayerNorm.bias": (hidden,),
+        "embeddings.word_embeddings.weight": (vocabulary, width),
+        "embeddings.position_embeddings.weight": (max_positions, width),
+        "embeddings.token_type_embeddings.weight": (_TOKEN_TYPES.get(architecture, 0), width),
+        "embeddings.LayerNorm.weight": (width,),
+        "embeddings.LayerNorm.bias": (width,),
     }
+    if architecture not in _TOKEN_TYPES:
+        del shapes["embeddings.token_type_embeddings.weight"]
+    if width != hidden:
+        shapes |= {"embeddings_project.weight": (hidden, width), "embeddings_project.bias": (hidden,)}
+    if architecture == "mpnet":
+        shapes["encoder.relative_attention_bias.weight"] = (32, heads)
     for layer in range(layers):
         start = f"encoder.layer.{layer}"
         for part, rows, columns in (
@@ -263,14 +342,33 @@ def state_dict(
         for part in ("attention.output.LayerNorm", "output.LayerNorm"):
             shapes[f"{start}.{part}.weight"] = (hidden,)
             shapes[f"{start}.{part}.bias"] = (hidden,)
-    if pooler:
+    if pooler and architecture not in _WITHOUT_POOLER:
         shapes |= {"pooler.dense.weight": (hidden, hidden), "pooler.dense.bias": (hidden,)}
-    return {name: _normal(seed, name, shape) for name, shape in shapes.items()}
+    made = {name: _normal(seed, name, shape) for name, shape in shapes.items()}
+    if architecture == "mpnet":
+        # Large enough to be seen behind a softmax.
+        made["encoder.relative_attention_bias.weight"] *= 5
+    return {_own_name(architecture, name): tensor for name, tensor in made.items()}
 
 
 def tokenizer(architecture: Architecture) -> Tokenizer:
     """A real tokenizer of a few hundred pieces: WordPiece, byte-level BPE or Unigram."""
-    return {"bert": _wordpiece, "roberta": _byte_bpe, "xlm-roberta": _unigram}[architecture]()
+    made = {"roberta": _byte_bpe, "xlm-roberta": _unigram, "mpnet": _wordpiece_of_mpnet}
+    return made.get(architecture, _wordpiece)()
+
+
+def _wordpiece_of_mpnet() -> Tokenizer:
+    """WordPiece between RoBERTa's special tokens."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *_wordpiece().get_vocab(), "<mask>"]
+    vocabulary = {piece: place for place, piece in enumerate(sorted(pieces[4:]), start=4)}
+    vocabulary |= {piece: place for place, piece in enumerate(pieces[:4])}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
+    _add_roberta_specials(made)
+    return made
 
 
 def _wordpiece() -> Tokenizer:
@@ -347,11 +445,11 @@ def _write_tokenizer(
         made.enable_truncation(trap)
         made.enable_padding(
             length=trap,
-            pad_id=0 if architecture == "bert" else 1,
-            pad_token="[PAD]" if architecture == "bert" else "<pad>",
+            pad_id=0 if architecture in _LIKE_BERT else 1,
+            pad_token="[PAD]" if architecture in _LIKE_BERT else "<pad>",
         )
     made.save(str(folder / "tokenizer.json"))
-    if architecture == "bert":
+    if architecture in _LIKE_BERT:
         names = {
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
@@ -366,16 +464,16 @@ def _write_tokenizer(
             "cls_token": "<s>",
             "sep_token": "</s>",
             "pad_token": "<pad>",
-            "unk_token": "<unk>",
+            "unk_token": "[UNK]" if architecture == "mpnet" else "<unk>",
             "mask_token": "<mask>",
         }
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     if model_max_length != -1:
         settings["model_max_length"] = positions if model_max_length is None else model_max_length
-    if architecture == "bert":
+    if architecture in ("bert", "electra"):
         settings["do_lower_case"] = True
     else:
-        # Without this, transformers hands token_type_ids to encoders whose type table has one row.
+        # Without this, transformers hands token_type_ids to encoders whose type table has one row, or none.
         settings["model_input_names"] = ["input_ids", "attention_mask"]
     _json(folder / "tokenizer_config.json", settings)
     _json(folder / "special_tokens_map.json", names)
@@ -533,6 +631,17 @@ def _normal(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     else:
         values = 0.2 * generator.standard_normal(shape)
     return torch.from_numpy(values.astype(np.float32))
+
+
+def _own_name(architecture: Architecture, name: str) -> str:
+    """What an architecture calls a tensor for which we have BERT's name."""
+    if architecture == "distilbert":
+        name = name.replace("encoder.layer.", "transformer.layer.")
+    # Where one is the end of another, the longer stands first.
+    for theirs, own in _OWN_NAMES.get(architecture, {}).items():
+        if theirs in name:
+            return name.replace(theirs, own)
+    return name
 
 
 def _cast(tensor: torch.Tensor, dtype: str) -> torch.Tensor:

@@ -8,10 +8,12 @@ __all__ = [
     "Embeddings",
     "Plan",
     "Precision",
+    "Reranker",
     "__version__",
     "audit",
     "evaluate",
     "load",
+    "load_reranker",
     "plan",
     "probe",
 ]
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tercet.precision.dtype import Precision
     from tercet.precision.hardware import Capability
     from tercet.precision.plan import Plan
+    from tercet.reranker import Reranker, load_reranker
 
 # Read when first asked for: `import tercet` alone imports neither torch nor NumPy.
 _HOMES = {
@@ -36,9 +39,11 @@ _HOMES = {
     "Embeddings": "tercet.embeddings",
     "Plan": "tercet.precision.plan",
     "Precision": "tercet.precision.dtype",
+    "Reranker": "tercet.reranker",
     "audit": "tercet.evaluation",
     "evaluate": "tercet.evaluation",
     "load": "tercet.embedder",
+    "load_reranker": "tercet.reranker",
     "plan": "tercet.planner",
     "probe": "tercet.planner",
 }

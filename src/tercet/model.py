@@ -12,7 +12,7 @@ __all__ = [
     "position_limit",
 ]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from tercet.batch import Batch
 from tercet.checkpoint.encoder_files import position_limit as positions_of
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec
+from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.embeddings import MultiVectors, SparseVectors
 from tercet.encoders import ENCODERS, Encoder, Target
 from tercet.errors import CheckpointError, InputError
+from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import unit_rows
 from tercet.modules import MODULES
+from tercet.modules.chain import DenseChain, dense_chain
 from tercet.modules.colbert_linear import ColbertLinear
-from tercet.modules.normalize import Normalize
-from tercet.modules.pooling import Pooling
 from tercet.modules.sparse_linear import SparseLinear
 from tercet.precision.dtype import DType
 
@@ -40,7 +41,7 @@ _HEAD_FILES = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Module, Mapping[str, Target]]:
     """The encoder without memory and the table of its tensors, after every name and shape was compared.
 
-    Reads no weight.
+    Reads no weight, but for those few by which a WeightedLayerPooling adds up the layers.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape, or is not known; all are named at once.
@@ -48,6 +49,7 @@ def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Mod
     where = str(checkpoint.folder / "config.json")
     module = _bare_encoder(checkpoint, fused=fused)
     module.requires_grad_(False).eval()
+    cast(Encoder, module).mix = _layer_mix(checkpoint)
     names = cast(Encoder, module).names()
     faults = [f"'{name}' is missing" for name in names if name not in checkpoint.tensors]
     faults += [f"'{name}' is not known" for name in checkpoint.tensors if name not in names]
@@ -88,6 +90,22 @@ def _bare_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> nn.Module:
     where = str(checkpoint.folder / "config.json")
     with torch.device("meta"):
         return ENCODERS[checkpoint.architecture](checkpoint.config, where, fused=fused)
+
+
+def _layer_mix(checkpoint: Checkpoint) -> LayerMix | None:
+    """Which hidden states a WeightedLayerPooling adds up, and how much each of them counts."""
+    spec = checkpoint.module(LAYER_POOLING)
+    if spec is None or not spec.config["active"]:
+        return None
+    info = spec.tensors["layer_weights"]
+    weights = checkpoint.read(info, DType.FLOAT32).double()
+    total = float(weights.sum())
+    if not total or not bool(torch.isfinite(weights).all()):
+        raise CheckpointError(
+            f"{info.file}: 'layer_weights' {weights.tolist()} add up to {total:g}, which would divide. "
+            "Fetch or save the model again."
+        )
+    return LayerMix(spec.config["layer_start"], tuple((weights / total).tolist()))
 
 
 def load_encoder(
@@ -163,15 +181,20 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
             else:
                 leaf = target.parameter.rpartition(".")[2]
                 setattr(owner, leaf, nn.Parameter(checkpoint.read(info, DType.FLOAT32), requires_grad=False))
-        hidden = encoder.embed(batch)
-        for prefix, layer in encoder.stages():
-            _fill(module, names, checkpoint, DType.FLOAT32, prefix)
-            hidden = layer(hidden, batch)
-            layer.to("meta")
-            for name, target in names.items():
-                if target.parameter.startswith(prefix):
-                    checkpoint.release(checkpoint.tensors[name])
-    return hidden
+
+        def states() -> Iterator[Tensor]:
+            hidden = encoder.embed(batch)
+            yield hidden
+            for prefix, layer in encoder.stages():
+                _fill(module, names, checkpoint, DType.FLOAT32, prefix)
+                hidden = layer(hidden, batch)
+                layer.to("meta")
+                for name, target in names.items():
+                    if target.parameter.startswith(prefix):
+                        checkpoint.release(checkpoint.tensors[name])
+                yield hidden
+
+        return outcome(states(), encoder.mix)
 
 
 def _read(checkpoint: Checkpoint, spec: ModuleSpec, dtype: DType, name: str) -> Tensor:
@@ -214,10 +237,8 @@ class Heads(nn.Module):
 
     def __init__(
         self,
-        pooling: Pooling,
-        tail: list[nn.Module],
+        chain: DenseChain,
         *,
-        width: int,
         vocabulary: int,
         special_ids: frozenset[int],
         dtype: torch.dtype,
@@ -226,11 +247,8 @@ class Heads(nn.Module):
         multivector: ColbertLinear | None,
     ) -> None:
         super().__init__()
-        # A last Normalize is applied after truncation, where it belongs; the others stand where they are.
-        self.normalizes = bool(tail) and isinstance(tail[-1], Normalize)
-        self.pooling = pooling
-        self.tail = nn.ModuleList(tail[:-1] if self.normalizes else tail)
-        self.width = width
+        self.chain = chain
+        self.width = chain.width
         self.vocabulary = vocabulary
         self.dtype = dtype
         # The checkpoint's own wish for its dense vectors, where a call has none.
@@ -247,38 +265,24 @@ class Heads(nn.Module):
             CheckpointError: a module does not fit the vectors that reach it, or there is no pooling.
         """
         body = int(checkpoint.config["hidden_size"])
-        pooling: Pooling | None = None
         sparse: SparseLinear | None = None
         multivector: ColbertLinear | None = None
-        tail: list[nn.Module] = []
-        width = body
+        chain: list[ModuleSpec] = []
+
+        def build(spec: ModuleSpec, width: int) -> nn.Module:
+            return MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
+
         for spec in checkpoint.modules:
-            on_tokens = spec.kind in ("sparse_linear", "colbert_linear")
-            module = MODULES[spec.kind](
-                spec, body if on_tokens else width, partial(_read, checkpoint, spec, dtype)
-            )
-            if isinstance(module, SparseLinear):
-                sparse = module
-            elif isinstance(module, ColbertLinear):
-                multivector = module
-            elif isinstance(module, Pooling):
-                if pooling is not None:
-                    raise CheckpointError(f"{checkpoint.folder}: {spec.where} is a second pooling module.")
-                pooling, width = module, module.out_width
-            elif pooling is None:
-                raise CheckpointError(
-                    f"{checkpoint.folder}: {spec.where} stands before the pooling module; "
-                    "modules over token vectors are not supported there."
-                )
-            else:
-                tail.append(module)
-                width = cast(int, module.out_width)
-        if pooling is None:
-            raise CheckpointError(f"{checkpoint.folder}: no pooling module; pass pooling='mean' or 'cls'.")
+            if spec.kind in ("sparse_linear", "colbert_linear"):
+                module = build(spec, body)
+                if isinstance(module, SparseLinear):
+                    sparse = module
+                elif isinstance(module, ColbertLinear):
+                    multivector = module
+            elif spec.kind != LAYER_POOLING:  # which the encoder does while it runs
+                chain.append(spec)
         heads = cls(
-            pooling,
-            tail,
-            width=width,
+            dense_chain(chain, body, build, str(checkpoint.folder)),
             vocabulary=int(checkpoint.config["vocab_size"]),
             special_ids=special_ids,
             dtype=dtype.torch,
@@ -338,14 +342,12 @@ class Heads(nn.Module):
         return dense, sparse, multivector
 
     def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int) -> Tensor:
-        vectors: Tensor = self.pooling(hidden, batch, self.dtype, prompt_tokens)
-        for module in self.tail:
-            vectors = module(vectors)
+        vectors: Tensor = self.chain(hidden, batch, self.dtype, prompt_tokens)
         dimensions = self.truncate_dim if options.dimensions is None else options.dimensions
         shortened = dimensions is not None and dimensions < vectors.shape[1]
         if shortened:
             vectors = vectors[:, :dimensions]
         normalize = options.normalize
         if normalize is None:
-            normalize = self.normalizes or shortened
+            normalize = self.chain.normalizes or shortened
         return unit_rows(vectors) if normalize else vectors

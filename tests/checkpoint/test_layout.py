@@ -16,7 +16,13 @@ from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.errors import CheckpointError, InputError
 
-ARCHITECTURES = ["bert", "roberta", "xlm-roberta"]
+ARCHITECTURES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"]
+# What an embedding does not use of each.
+UNUSED = {
+    "bert": ("pooler.dense.weight", "cls.predictions.bias"),
+    "distilbert": ("vocab_transform.weight", "vocab_projector.bias"),
+    "electra": ("discriminator_predictions.dense.weight", "generator_lm_head.bias"),
+}
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -46,7 +52,10 @@ def test_the_packaged_minilm_is_read_as_its_files_say() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", ["safetensors", "bin", "legacy-bin"])
-@pytest.mark.parametrize("prefix", ["", "bert.", "roberta.", "0.auto_model.", "auto_model.", "model."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "bert.", "roberta.", "distilbert.", "electra.", "mpnet.", "0.auto_model.", "auto_model.", "model."],
+)
 def test_names_are_the_encoders_own_whatever_the_file_calls_them(
     tmp_path: Path, architecture: Any, file: Any, prefix: str
 ) -> None:
@@ -59,11 +68,14 @@ def test_names_are_the_encoders_own_whatever_the_file_calls_them(
         name: tuple(tensor.shape) for name, tensor in plain.items()
     }
     unused = next(note for note in found.notes if note.startswith("Not used"))
-    for name in ("pooler.dense.weight", "position_ids", "cls." if architecture == "bert" else "lm_head."):
+    for name in ("position_ids", *UNUSED.get(architecture, ("pooler.dense.weight", "lm_head."))):
         assert name in unused
 
 
-@pytest.mark.parametrize(("architecture", "positions"), [("bert", 66), ("roberta", 64), ("xlm-roberta", 64)])
+@pytest.mark.parametrize(
+    ("architecture", "positions"),
+    [("bert", 66), ("roberta", 64), ("xlm-roberta", 64), ("distilbert", 66), ("electra", 66), ("mpnet", 64)],
+)
 def test_texts_are_never_longer_than_the_position_table(
     tmp_path: Path, architecture: Any, positions: int
 ) -> None:
@@ -197,6 +209,11 @@ def test_the_old_format_says_what_it_costs(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"model_type": "llama"}, r"type 'llama' \(BertModel\). Supported: bert, roberta, xlm-roberta"),
+        (
+            {"model_type": "deberta-v2", "architectures": ["DebertaV2Model"]},
+            r"type 'deberta-v2' \(DebertaV2Model\). Supported: .*distilbert, electra.*\. Take a model that "
+            r"was made on one of these encoders, or run this one with sentence-transformers",
+        ),
         ({"model_type": None, "architectures": None}, "no architecture named"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "'is_decoder' is true"),

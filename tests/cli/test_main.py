@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from tercet import embedder
+import tiny_reranker
+from tercet import embedder, reranker
 from tercet.cli import main as main_module
 from tercet.cli.commands import command
 from tercet.cli.main import main
@@ -196,6 +197,10 @@ def test_every_example_of_the_help_runs(
     load = embedder.load
     tiny = lambda name, **options: load(tiny_m3 if name == "BAAI/bge-m3" else name, **options)  # noqa: E731
     monkeypatch.setattr(embedder, "load", tiny)
+    Path("candidates.jsonl").write_text('{"query": "Which city?", "documents": ["Paris", "The cat."]}\n')
+    made = tiny_reranker.write_reranker(tmp_path / "reranker")
+    load_reranker = reranker.load_reranker
+    monkeypatch.setattr(reranker, "load_reranker", lambda name, **options: load_reranker(made, **options))
     program, *arguments = shlex.split(line)
     assert program == "tercet"
     assert main(arguments) == 0

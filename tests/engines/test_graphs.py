@@ -45,7 +45,7 @@ class FakeCapture:
 @pytest.fixture
 def encoder(tmp_path, monkeypatch):
     """A tiny encoder whose attention reads the device alone, as on CUDA."""
-    monkeypatch.setattr("tercet.layers.attention.attention", lambda *rows, bfloat16: padded(*rows))
+    monkeypatch.setattr("tercet.encoders.bert.attention", lambda *rows, bfloat16: padded(*rows))
     folder = tiny.write_checkpoint(tmp_path / "model", "bert", max_positions=514)
     return load_encoder(open_checkpoint(folder), DType.FLOAT32)
 
@@ -156,7 +156,7 @@ def test_a_graph_into_which_lengths_are_baked_is_not_used(tmp_path, monkeypatch,
     """The CPU's attention goes by the lengths on the host: replayed, it would mix in rows of no text."""
     from tercet.layers.attention import grouped
 
-    monkeypatch.setattr("tercet.layers.attention.attention", lambda *rows, bfloat16: grouped(*rows))
+    monkeypatch.setattr("tercet.encoders.bert.attention", lambda *rows, bfloat16: grouped(*rows))
     encoder = load_encoder(open_checkpoint(tiny.write_checkpoint(tmp_path / "m", "bert")), DType.FLOAT32)
     capture = FakeCapture()
     graphs = made(encoder, capture)

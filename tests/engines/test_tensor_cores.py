@@ -184,7 +184,7 @@ def test_tf32_is_allowed_during_our_forward_and_only_then(tmp_path):
 
 @pytest.mark.parametrize("scheme", [FLOAT8, TF32], ids=str)
 def test_small_batches_take_captured_graphs_in_every_scheme(tmp_path, monkeypatch, scheme):
-    monkeypatch.setattr("tercet.layers.attention.attention", lambda *rows, bfloat16: padded(*rows))
+    monkeypatch.setattr("tercet.encoders.bert.attention", lambda *rows, bfloat16: padded(*rows))
     folder = tiny.write_checkpoint(tmp_path / "model", "bert")
     engine = TorchPacked(*planned(folder, scheme))
     batch = Batch.from_ids(IDS)

@@ -57,6 +57,30 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "bert, relu, prefix, another seed": _encoder("bert", hidden_act="relu", prefix="bert.", seed=1),
     "roberta stored in float16": _encoder("roberta", dtype="float16", prefix="roberta."),
     "xlm-roberta stored in bfloat16, three layers": _encoder("xlm-roberta", dtype="bfloat16", layers=3),
+    "distilbert": _encoder("distilbert", seed=4),
+    "distilbert stored in float16, relu": _encoder(
+        "distilbert", dtype="float16", hidden_act="relu", prefix="distilbert.", lm_head=True
+    ),
+    "distilbert stored in bfloat16, bin": _encoder(
+        "distilbert", dtype="bfloat16", file="bin", hidden=16, heads=2
+    ),
+    "electra": _encoder("electra", seed=5, hidden=16, heads=2),
+    "electra with narrow embeddings": _encoder(
+        "electra", embedding=12, seed=6, prefix="electra.", lm_head=True
+    ),
+    "electra stored in float16, wide embeddings": _encoder(
+        "electra", embedding=48, dtype="float16", hidden=16, heads=1
+    ),
+    "mpnet": _encoder("mpnet", seed=7, max_positions=210, hidden=16),
+    "mpnet stored in float16, silu": _encoder(
+        "mpnet", dtype="float16", hidden=16, heads=2, hidden_act="silu", prefix="mpnet.", lm_head=True
+    ),
+    "mpnet stored in bfloat16, three layers, bin": _encoder(
+        "mpnet", dtype="bfloat16", hidden=16, heads=1, layers=3, file="bin"
+    ),
+    "electra stored in bfloat16": _encoder(
+        "electra", embedding=8, dtype="bfloat16", layers=3, hidden=16, heads=2
+    ),
 }
 
 
@@ -186,7 +210,7 @@ def write(folder: Path, name: str) -> Path:
 def fingerprint() -> str:
     """A hash of what tiny checkpoints are made of: equal here and there, or outputs cannot be compared."""
     digest = hashlib.sha256()
-    for architecture in ("bert", "roberta", "xlm-roberta"):
+    for architecture in ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"):
         made = tiny.tokenizer(architecture)
         vocabulary = made.get_vocab()
         digest.update(repr(sorted(vocabulary.items(), key=lambda entry: entry[1])).encode())

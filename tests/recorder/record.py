@@ -31,7 +31,15 @@ from sentence_transformers.util.quantization import quantize_embeddings  # noqa:
 from transformers import AutoModel, AutoTokenizer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from recorder import cases, judged, real_texts  # noqa: E402
+from recorder import (  # noqa: E402
+    cases,
+    judged,
+    real_texts,
+    record_flag_calls,
+    record_rerankers,
+    record_sentence_calls,
+)
+from recorder.record_modules import module_stacks  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
 PEERS = (
@@ -72,6 +80,10 @@ def main() -> None:
         _save(out / "transformers.npz", _encoders(folder))
         _save(out / "sentence_transformers.npz", _stacks(folder))
         _save(out / "flagembedding.npz", _m3(folder))
+        _save(out / "flag_calls.npz", record_flag_calls.record(folder))
+        _save(out / "sentence_calls.npz", record_sentence_calls.record(folder, texts))
+        _save(out / "modules.npz", module_stacks(folder))
+        _save(out / "rerankers.npz", record_rerankers.record(folder))
     _save(out / "minilm.npz", _minilm(texts))
     _save(out / "evaluation.npz", _evaluation(texts))
     _save(out / "stored.npz", _stored())

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tercet.checkpoint.encoder_files import BIASED
 from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.tensors import TensorReader
@@ -24,8 +25,7 @@ class ModuleSpec:
     """One part after the encoder, as the checkpoint describes it.
 
     Attributes:
-        kind: the module registry's name: "pooling", "dense", "layer_norm", "normalize", "sparse_linear",
-            "colbert_linear".
+        kind: the module registry's name: "pooling", "dense", "cnn", "sparse_linear".
         where: folder or file it came from, relative to the checkpoint ("1_Pooling", "sparse_linear.pt").
         config: its settings under the new key names: old ones are translated, unknown ones refused.
         tensors: its weights by the names that the module's file has.
@@ -45,8 +45,8 @@ class Checkpoint:
         folder: the root folder.
         name: what the user called it (hub id or path).
         layout: "huggingface", "sentence-transformers" or "bge-m3".
-        architecture: config.json's model_type: "bert", "roberta", "xlm-roberta".
-        config: config.json of the encoder.
+        architecture: config.json's model_type: "bert", "roberta", "distilbert".
+        config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
             "0.auto_model.") removed.
         modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.
@@ -119,6 +119,9 @@ class Checkpoint:
             dense_dim=self.dense_dim,
             multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
             fused_numbers=layers * 3 * hidden * (hidden + 1),
+            token_numbers=max((_token_numbers(module) for module in self.modules), default=0),
+            mixes_layers=any(module.config.get("active", False) for module in self.modules),
+            biased=self.architecture in BIASED,
         )
 
     @property
@@ -128,8 +131,8 @@ class Checkpoint:
         for module in self.modules:
             if module.kind == "pooling":
                 width *= len(module.config["modes"])
-            elif module.kind == "dense":
-                width = int(module.config["out_features"])
+            else:
+                width = int(module.config.get("out_features", module.config.get("out_width", width)))
         return width
 
     def read(self, info: TensorInfo, dtype: DType) -> Tensor:
@@ -164,3 +167,15 @@ class Checkpoint:
     def weights_hash(self) -> str:
         """One sha256 of all weight files and their places in the folder: computed once, then remembered."""
         return hash_weights(self.folder, self.weight_files())
+
+
+def _token_numbers(module: ModuleSpec) -> int:
+    """Most numbers of one token that a module over token vectors holds: what it takes, works on and gives."""
+    config = module.config
+    if module.kind == "cnn":
+        # rows of one place of a kernel, and the kernels' results apart and side by side
+        return 2 * int(config["width"]) + 2 * int(config["out_width"])
+    if module.kind == "lstm":
+        # rows in the order of time, four gates in each direction, and the result in both orders
+        return 2 * int(config["width"]) + (4 + 2) * int(config["out_width"])
+    return 0

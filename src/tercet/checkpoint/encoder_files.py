@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ARCHITECTURES", "position_limit", "read_encoder_config", "sort_tensors"]
+__all__ = ["ARCHITECTURES", "BIASED", "position_limit", "read_encoder_config", "sort_tensors"]
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,19 @@ from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.paths import inside, read_json_object
 from tercet.errors import CheckpointError
 
-ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet")
+# Those whose attention adds a bias to each score.
+BIASED = ("mpnet",)
 
 # config.json from before transformers 3 names no model_type.
-_BY_CLASS = (("XLMRoberta", "xlm-roberta"), ("Roberta", "roberta"), ("Bert", "bert"))
+_BY_CLASS = (
+    ("XLMRoberta", "xlm-roberta"),
+    ("Roberta", "roberta"),
+    ("Bert", "bert"),
+    ("DistilBert", "distilbert"),
+    ("Electra", "electra"),
+    ("MPNet", "mpnet"),
+)
 _SIZES = (
     "hidden_size",
     "num_hidden_layers",
@@ -25,16 +34,43 @@ _SIZES = (
     "vocab_size",
     "max_position_embeddings",
 )
-_PREFIXES = ("bert.", "roberta.", "xlm_roberta.", "model.", "module.", "auto_model.", "0.")
+# Keys that an architecture has under names of its own: ours -> its.
+_OWN_KEYS: Mapping[str, Mapping[str, str]] = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    }
+}
+# RoBERTa's positions begin behind the row of its padding token; these begin at the first row.
+_FROM_FIRST_ROW = ("bert", "distilbert", "electra")
+_PREFIXES = (
+    "bert.",
+    "roberta.",
+    "xlm_roberta.",
+    "distilbert.",
+    "electra.",
+    "mpnet.",
+    "model.",
+    "module.",
+    "auto_model.",
+    "0.",
+)
 _OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 # What an embedding never uses: the pooler, heads of pre-training, buffers of old transformers.
 _UNUSED = re.compile(
     r"pooler\.|cls\.(predictions|seq_relationship)\.|lm_head\.|embeddings\.(position_ids|token_type_ids)$"
+    r"|vocab_(transform|layer_norm|projector)\."  # DistilBERT's language-model head
+    r"|(discriminator|generator)_predictions\.|generator_lm_head\."  # ELECTRA's
 )
 
 
 def read_encoder_config(folder: Path, relative: str) -> tuple[str, dict[str, Any]]:
     """The architecture, and config.json checked for what our encoders would silently do differently.
+
+    Where an architecture has other names for BERT's keys, its values are under BERT's, too.
 
     Raises:
         CheckpointError: the file is missing or damaged, or describes another kind of model.
@@ -46,15 +82,19 @@ def read_encoder_config(folder: Path, relative: str) -> tuple[str, dict[str, Any
         )
     config = read_json_object(path)
     architecture = _architecture(path, config)
+    own = _OWN_KEYS.get(architecture, {})
+    config |= {ours: config[theirs] for ours, theirs in own.items() if theirs in config}
     for key in _SIZES:
         value = config.get(key)
         if type(value) is not int or value < 1:
             raise CheckpointError(
-                f"{path}: {key!r} is {value!r}, expected a positive number. Fetch or save it again."
+                f"{path}: {own.get(key, key)!r} is {value!r}, expected a positive number. "
+                "Fetch or save it again."
             )
     if config["hidden_size"] % config["num_attention_heads"]:
+        width, heads = (own.get(key, key) for key in ("hidden_size", "num_attention_heads"))
         raise CheckpointError(
-            f"{path}: hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
+            f"{path}: {width} {config['hidden_size']} is not a multiple of {heads} "
             f"{config['num_attention_heads']}. The file is damaged or was edited; fetch it again."
         )
     epsilon = config.get("layer_norm_eps", 1e-12)
@@ -98,7 +138,8 @@ def _architecture(path: Path, config: Mapping[str, Any]) -> str:
     if found not in ARCHITECTURES:
         raise CheckpointError(
             f"{path} describes a model of type {found!r} ({first or 'no architecture named'}). "
-            f"Supported: {', '.join(ARCHITECTURES)}."
+            f"Supported: {', '.join(ARCHITECTURES)}. Take a model that was made on one of these encoders, or "
+            "run this one with sentence-transformers; if this config.json is another model's, fetch its own."
         )
     return str(found)
 
@@ -138,10 +179,12 @@ def _own_name(stored: str) -> str:
 
 
 def position_limit(architecture: str, config: Mapping[str, Any]) -> int:
-    """Most tokens that the position table holds; RoBERTa never uses its rows up to the padding index."""
+    """Most tokens that the position table holds; RoBERTa and MPNet use no row up to the padding index."""
     positions = int(config["max_position_embeddings"])
-    if architecture == "bert":
+    if architecture in _FROM_FIRST_ROW:
         return positions
+    if architecture == "mpnet":  # its padding is the same in every checkpoint
+        return positions - 2
     padding = config.get("pad_token_id")
     return positions - (1 if padding is None else int(padding)) - 1
 

@@ -22,6 +22,7 @@ from tercet.checkpoint.sentence_files import (
 )
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.stack import Stack, check_widths, parse_pooling, read_stack
+from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
 from tercet.checkpoint.weights import Weights, find_weights
 from tercet.errors import CheckpointError
 
@@ -50,12 +51,12 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     if layout != "sentence-transformers":
         stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
-        rest = (module for module in stack.modules if module.kind != "pooling")
-        stack = replace(stack, modules=(parse_pooling(pooling), *rest), pooling_width=None)
+        on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
+        rest = (module for module in stack.modules if module.kind not in ("pooling", *TOKEN_MODULES))
+        stack = replace(stack, modules=(*on_tokens, parse_pooling(pooling), *rest), pooling_width=None)
         notes = [note for note in notes if note != _ASSUMED_MEAN]
         notes.append(f"Pooling is {pooling!r}, as asked.")
     check_widths(folder, stack, hidden)
-    modules = (*stack.modules, *heads)
 
     weights = find_weights(folder, stack.encoder_path, source.remote)
     tensors, ignored = sort_tensors(weights.tensors)
@@ -63,9 +64,20 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     settings = (
         read_sentence_settings(folder, stack.encoder_path) if layout != "huggingface" else SentenceSettings()
     )
+    all_states = settings.hidden_states or config.get("output_hidden_states") is True
+    modules, pooling_notes = settled_layer_pooling(
+        folder, stack.modules, config["num_hidden_layers"], hidden_states=all_states
+    )
+    modules = (*modules, *heads)
     tokenizer_config, tokenizer_file = _tokenizer(folder, stack.encoder_path)
     max_length, length_note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
-    notes += [*stack.notes, *head_notes, *settings.notes, *([length_note] if length_note else [])]
+    notes += [
+        *stack.notes,
+        *pooling_notes,
+        *head_notes,
+        *settings.notes,
+        *([length_note] if length_note else []),
+    ]
     notes += _weight_notes(weights, ignored, modules, tensors)
     return Checkpoint(
         folder=folder,

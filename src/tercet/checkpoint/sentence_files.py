@@ -30,11 +30,13 @@ _HARMLESS_ARGS = {
     "add_pooling_layer",
     "attn_implementation",
     "low_cpu_mem_usage",
+    "output_hidden_states",
     "trust_remote_code",
     "use_cache",
     "use_fast",
 }
 _DTYPE_ARGS = ("dtype", "torch_dtype")
+_HIDDEN_STATES = "output_hidden_states"
 _ARGS = ("model_args", "tokenizer_args", "config_args")
 _KNOWN = {*_ONLY, *_ARGS, "max_seq_length", "do_lower_case", "modality_config", "unpad_inputs"}
 # transformers writes 10**30 for "no limit".
@@ -43,7 +45,10 @@ _NO_LIMIT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """What the files say; the defaults where there are none."""
+    """What the files say; the defaults where there are none.
+
+    `hidden_states`: whether the encoder is to give those of all layers, for a WeightedLayerPooling.
+    """
 
     max_seq_length: int | None = None
     lowercase: bool = False
@@ -51,6 +56,7 @@ class SentenceSettings:
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
     notes: tuple[str, ...] = ()
+    hidden_states: bool = False
 
 
 def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
@@ -60,7 +66,7 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
         CheckpointError: a setting asks for what is not done here.
     """
     notes: list[str] = []
-    max_seq_length, lowercase = None, False
+    max_seq_length, lowercase, hidden_states = None, False, False
     names = (f"{relative}/{name}" if relative else name for name in _NAMES)
     path = next((p for name in names if (p := inside(folder, name, said_by="modules.json")).is_file()), None)
     if path is not None:
@@ -68,6 +74,7 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
         _check_transformer(path, settings, notes)
         max_seq_length = _length(path, "max_seq_length", settings.get("max_seq_length"))
         lowercase = bool(settings.get("do_lower_case", False))
+        hidden_states = any((settings.get(group) or {}).get(_HIDDEN_STATES) is True for group in _ARGS)
 
     path, top = _top(folder)
     prompts = _prompts(path, top.get("prompts"))
@@ -78,7 +85,9 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
             f"{nearest(str(default), prompts)} Correct the file."
         )
     dimensions = _length(path, "truncate_dim", top.get("truncate_dim"))
-    return SentenceSettings(max_seq_length, lowercase, prompts, default, dimensions, tuple(notes))
+    return SentenceSettings(
+        max_seq_length, lowercase, prompts, default, dimensions, tuple(notes), hidden_states
+    )
 
 
 def refuse_other_types(folder: Path) -> None:
@@ -86,9 +95,10 @@ def refuse_other_types(folder: Path) -> None:
     path, top = _top(folder)
     kind = top.get("model_type") or "SentenceTransformer"
     if kind != "SentenceTransformer":
+        opener = "tercet.load_reranker" if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
         raise CheckpointError(
             f"{path}: this is a {kind}, not a model of dense sentence vectors. "
-            f"Open it with sentence_transformers.{kind}; Tercet reads SentenceTransformer and BGE-M3 folders."
+            f"Open it with {opener}; Tercet reads SentenceTransformer and BGE-M3 folders."
         )
 
 

@@ -7,12 +7,12 @@ __all__ = ["POOLING_MODES", "Stack", "check_widths", "parse_pooling", "read_stac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tercet.checkpoint.contents import ModuleSpec
-from tercet.checkpoint.header import TensorInfo
-from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
-from tercet.checkpoint.weights import Remote, find_weights
+from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
+from tercet.checkpoint.paths import inside, plain, read_json_file
+from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
+from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
 
 # Old name of a flag -> mode, in the order in which sentence-transformers concatenates them.
@@ -25,7 +25,6 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
-_SENTENCE = "sentence_embedding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,13 @@ def _place(path: Path, entry: object) -> tuple[str, str]:
 
 
 def _pooling(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
-    path, config = _settings(folder, relative)
+    path, config = module_settings(folder, relative)
     for key in ("embedding_dimension", "word_embedding_dimension"):
         config.pop(key, None)
     include_prompt = config.pop("include_prompt", True)
     old = {key: config.pop(key) for key in _OLD_MODES if key in config}
     given = config.pop("pooling_mode", None)
-    _nothing_left(path, config, {"embedding_dimension", "pooling_mode", "include_prompt", *_OLD_MODES})
+    nothing_left(path, config, {"embedding_dimension", "pooling_mode", "include_prompt", *_OLD_MODES})
     if given is None:
         given = [mode for key, mode in _OLD_MODES.items() if old.get(key)] or "mean"
     modes = given if isinstance(given, list) else [given]
@@ -120,7 +119,7 @@ def _pooling(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
 
 
 def _pooling_width(folder: Path, relative: str) -> int:
-    path, config = _settings(folder, relative)
+    path, config = module_settings(folder, relative)
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     if type(width) is not int:
         raise CheckpointError(f"{path}: 'embedding_dimension' is {width!r}, not a number. Correct the file.")
@@ -128,7 +127,7 @@ def _pooling_width(folder: Path, relative: str) -> int:
 
 
 def _dense(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
-    path, config = _settings(folder, relative)
+    path, config = module_settings(folder, relative)
     settings = {
         "in_features": config.pop("in_features", None),
         "out_features": config.pop("out_features", None),
@@ -136,8 +135,8 @@ def _dense(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
         "activation_function": config.pop("activation_function", "torch.nn.modules.activation.Tanh"),
         "use_residual": config.pop("use_residual", False),
     }
-    _only_sentence(path, config)
-    _nothing_left(path, config, {*settings, "module_input_name", "module_output_name"})
+    only_sentence(path, config)
+    nothing_left(path, config, {*settings, "module_input_name", "module_output_name"})
     rows, columns = settings["out_features"], settings["in_features"]
     if type(rows) is not int or type(columns) is not int:
         raise CheckpointError(
@@ -157,35 +156,41 @@ def _dense(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
         shapes["linear.bias"] = (rows,)
     if settings["use_residual"] and rows != columns:
         shapes["residual.weight"] = (rows, columns)
-    return ModuleSpec("dense", relative, settings, _weights(folder, relative, remote, shapes))
+    return ModuleSpec("dense", relative, settings, module_weights(folder, relative, remote, shapes))
 
 
 def _layer_norm(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
-    path, config = _settings(folder, relative)
+    path, config = module_settings(folder, relative)
     width = config.pop("dimension", None)
-    _nothing_left(path, config, {"dimension"})
+    nothing_left(path, config, {"dimension"})
     if type(width) is not int:
         raise CheckpointError(f"{path}: 'dimension' is {width!r}, expected a number. Correct the file.")
     shapes = {"norm.weight": (width,), "norm.bias": (width,)}
     return ModuleSpec(
-        "layer_norm", relative, {"dimension": width}, _weights(folder, relative, remote, shapes)
+        "layer_norm", relative, {"dimension": width}, module_weights(folder, relative, remote, shapes)
     )
 
 
 def _normalize(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
-    path, config = _settings(folder, relative, required=False)
-    _only_sentence(path, config)
-    _nothing_left(path, config, {"module_input_name", "module_output_name"})
+    path, config = module_settings(folder, relative, required=False)
+    only_sentence(path, config)
+    nothing_left(path, config, {"module_input_name", "module_output_name"})
     return ModuleSpec("normalize", relative)
 
 
 def _dropout(folder: Path, relative: str, remote: Remote | None) -> None:
-    path, config = _settings(folder, relative, required=False)
+    path, config = module_settings(folder, relative, required=False)
     config.pop("dropout", None)
-    _nothing_left(path, config, {"dropout"})
+    nothing_left(path, config, {"dropout"})
 
 
+# What a module calls the width of the vectors that reach it.
+_TAKES = {"dense": "in_features", "layer_norm": "dimension", **dict.fromkeys(TOKEN_MODULES, "width")}
 _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
+    "CNN": cnn,
+    "LSTM": lstm,
+    "WeightedLayerPooling": weighted_layer_pooling,
+    "WordWeights": word_weights,
     "Pooling": _pooling,
     "Dense": _dense,
     "LayerNorm": _layer_norm,
@@ -211,22 +216,25 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
     width = hidden
-    if not stack.modules or stack.modules[0].kind != "pooling":
-        raise CheckpointError(
-            f"{folder / 'modules.json'}: no pooling follows the encoder, so there is no vector of a text. "
-            "Pass pooling='mean' (or 'cls') to add one."
-        )
+    pooled = False
     for module in stack.modules:
+        takes = _TAKES.get(module.kind, "")
+        expected = module.config.get(takes)
         if module.kind == "pooling":
-            if module is not stack.modules[0]:
+            if pooled:
                 raise CheckpointError(
                     f"{folder}: {module.where} is a second pooling; one is supported. "
                     "Use sentence-transformers for this model."
                 )
+            pooled = True
             takes, expected = "embedding_dimension", stack.pooling_width
-        else:
-            takes = {"dense": "in_features", "layer_norm": "dimension"}.get(module.kind, "")
-            expected = module.config.get(takes)
+        elif pooled and module.kind in TOKEN_MODULES:
+            raise CheckpointError(
+                f"{folder / module.where} stands behind the pooling, where no vectors of tokens are left. "
+                "Correct the order in modules.json."
+            )
+        elif not pooled and module.kind not in TOKEN_MODULES:
+            break
         if expected not in (None, width):
             raise CheckpointError(
                 f"{folder / module.where}: {takes} is {expected}, what comes before it is {width} wide. "
@@ -234,55 +242,10 @@ def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
             )
         if module.kind == "pooling":
             width *= len(module.config["modes"])
-        elif module.kind == "dense":
-            width = module.config["out_features"]
-
-
-def _settings(folder: Path, relative: str, *, required: bool = True) -> tuple[Path, dict[str, Any]]:
-    path = inside(folder, f"{relative}/config.json" if relative else "config.json", said_by="modules.json")
-    if not path.is_file():
-        if required:
-            raise CheckpointError(f"{path} is missing. Fetch or save the model again.")
-        return path, {}
-    return path, read_json_object(path)
-
-
-def _only_sentence(path: Path, config: dict[str, Any]) -> None:
-    for key in ("module_input_name", "module_output_name"):
-        if config.pop(key, None) not in (None, _SENTENCE):
-            raise CheckpointError(
-                f"{path}: {key!r} is not {_SENTENCE!r}; only modules that change the vector of a text are "
-                "supported. Use sentence-transformers for this model."
-            )
-
-
-def _nothing_left(path: Path, config: Mapping[str, Any], known: set[str]) -> None:
-    if config:
-        name = next(iter(config))
+        else:
+            width = module.config.get("out_features", module.config.get("out_width", width))
+    if not pooled:
         raise CheckpointError(
-            f"{path}: the setting {name!r} is not known, so it is not known what it changes. "
-            f"{nearest(name, known)}"
+            f"{folder / 'modules.json'}: no pooling follows the encoder, so there is no vector of a text. "
+            "Pass pooling='mean' (or 'cls') to add one."
         )
-
-
-def _weights(
-    folder: Path, relative: str, remote: Remote | None, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, TensorInfo]:
-    """The module's tensors, which must be exactly these."""
-    found = find_weights(folder, relative, remote).tensors
-    for name in shapes.keys() | found.keys():
-        if name not in found:
-            raise CheckpointError(
-                f"{folder / relative}: the weights have no {name!r}, which config.json asks for. "
-                "Fetch the model again."
-            )
-        if name not in shapes:
-            raise CheckpointError(
-                f"{found[name].file}: {name!r} has no use by what config.json says. Fetch the model again."
-            )
-        if found[name].shape != shapes[name]:
-            raise CheckpointError(
-                f"{found[name].file}: {name!r} is {found[name].shape}, config.json says {shapes[name]}. "
-                "The file belongs to another model; fetch or save it again."
-            )
-    return found

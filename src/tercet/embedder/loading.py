@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["load"]
+__all__ = ["load", "planned"]
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tercet.checkpoint.layout import open_checkpoint
+from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.embedder.embedder import Embedder
 from tercet.embedder.options import positive_integer
@@ -84,21 +84,40 @@ def load(
     if prompts is not None:
         checkpoint = replace(checkpoint, prompts={**checkpoint.prompts, **_checked_prompts(prompts)})
     outputs = None if outputs is None else named_outputs(outputs)
-    if plan is not None:
-        _refuse_with_plan(
-            precision=None if precision == "auto" else precision,
-            tolerance=tolerance,
-            device=device,
-            token_budget=token_budget,
-            output_dtype=output_dtype,
-        )
-        if not isinstance(plan, (Plan, str, Path)):
-            raise InputError(
-                f"plan is of type {type(plan).__name__}. Pass a Plan, or the path of a saved one."
-            )
-        plan = make_plan(checkpoint, precision=plan if isinstance(plan, Plan) else Plan.load(plan))
-    else:
-        plan = make_plan(
+    plan = planned(
+        checkpoint,
+        plan=plan,
+        precision=precision,
+        device=device,
+        outputs=outputs,
+        token_budget=token_budget,
+        output_dtype=output_dtype,
+        max_length=max_length,
+        tolerance=tolerance,
+    )
+    for note in checkpoint.notes:
+        logger.info("%s: %s", checkpoint.name, note)
+    return Embedder(checkpoint, plan, outputs=outputs, max_length=max_length)
+
+
+def planned(
+    checkpoint: Checkpoint,
+    *,
+    plan: Plan | str | Path | None = None,
+    precision: object = "auto",
+    device: str | int | torch.device | None = None,
+    outputs: tuple[str, ...] | None = None,
+    token_budget: int | None = None,
+    output_dtype: object = None,
+    max_length: int | None = None,
+    tolerance: float | None = None,
+) -> Plan:
+    """The plan to follow: the saved one, beside which nothing that it decides may be given, or one made now.
+
+    The options are those of `load`.
+    """
+    if plan is None:
+        return make_plan(
             checkpoint,
             precision=precision,
             device=device,
@@ -108,9 +127,16 @@ def load(
             max_length=max_length,
             tolerance=tolerance,
         )
-    for note in checkpoint.notes:
-        logger.info("%s: %s", checkpoint.name, note)
-    return Embedder(checkpoint, plan, outputs=outputs, max_length=max_length)
+    _refuse_with_plan(
+        precision=None if precision == "auto" else precision,
+        tolerance=tolerance,
+        device=device,
+        token_budget=token_budget,
+        output_dtype=output_dtype,
+    )
+    if not isinstance(plan, (Plan, str, Path)):
+        raise InputError(f"plan is of type {type(plan).__name__}. Pass a Plan, or the path of a saved one.")
+    return make_plan(checkpoint, precision=plan if isinstance(plan, Plan) else Plan.load(plan))
 
 
 def _refuse_with_plan(**options: object) -> None:

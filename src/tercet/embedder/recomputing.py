@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["not_finite", "recomputed"]
 
 import logging
+from dataclasses import replace
 from itertools import accumulate
 from math import isfinite
 
@@ -32,7 +33,14 @@ def not_finite(hidden: Tensor, batch: Batch) -> list[int]:
 
 
 def recomputed(
-    hidden: Tensor, batch: Batch, bad: list[int], *, checkpoint: Checkpoint, scheme: Scheme, first: int
+    hidden: Tensor,
+    batch: Batch,
+    bad: list[int],
+    *,
+    checkpoint: Checkpoint,
+    scheme: Scheme,
+    first: int,
+    kind: str = "text",
 ) -> Tensor:
     """The hidden vectors with those of the texts `bad` computed again in float32.
 
@@ -43,6 +51,7 @@ def recomputed(
         checkpoint: where the weights are read again, a layer at a time.
         scheme: the planned one.
         first: number of the batch's first text, for errors.
+        kind: what a text of the batch is called in messages.
 
     Returns:
         (tokens, hidden) in float32.
@@ -53,6 +62,9 @@ def recomputed(
     starts = [0, *accumulate(batch.lengths)]
     if not scheme.is_plain:
         again = Batch.from_ids([batch.token_ids[starts[i] : starts[i + 1]].tolist() for i in bad])
+        if batch.token_type_ids is not None:
+            types = [batch.token_type_ids[starts[i] : starts[i + 1]] for i in bad]
+            again = replace(again, token_type_ids=torch.cat(types))
         exact = hidden_in_float32(checkpoint, again)
         still = not_finite(exact, again)
         if not still:
@@ -60,7 +72,7 @@ def recomputed(
             how = f"left the range of {bound} (largest number {bound.max:g})"
             if bound is DType.FLOAT32:  # 8-bit numbers with scales leave no range of their own
                 how = f"gave values that are not finite in {scheme.label}"
-            logger.warning("%d texts %s and were computed in float32.", len(bad), how)
+            logger.warning("%d %ss %s and were computed in float32.", len(bad), kind, how)
             # From here on in float32: what left the range of the planned dtype must not be cast back.
             hidden = hidden.to(torch.float32, copy=True)
             parts = torch.split(exact.to(hidden.device), list(again.lengths))
@@ -69,6 +81,6 @@ def recomputed(
             return hidden
         bad = [bad[i] for i in still]
     raise NonFiniteError(
-        f"text {first + bad[0]} gives values that are not finite, in float32 too: the weights of "
+        f"{kind} {first + bad[0]} gives values that are not finite, in float32 too: the weights of "
         f"{checkpoint.folder} are damaged or were saved after an overflow. Fetch the model again."
     )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from tercet.batch import Batch
+from tercet.layers.mixing import LayerMix
 from tercet.registry import Registry
 
 
@@ -24,7 +25,12 @@ class Target:
 
 
 class Encoder(Protocol):
-    """An encoder's body, in stages, so that a stage at a time can be held in memory."""
+    """An encoder's body, in stages, so that a stage at a time can be held in memory.
+
+    `mix` is set by whoever loads it: which layers its forward adds up; None for the last one's states alone.
+    """
+
+    mix: LayerMix | None
 
     @property
     def max_tokens(self) -> int:
@@ -44,7 +50,7 @@ class Encoder(Protocol):
         ...
 
     def __call__(self, batch: Batch) -> Tensor:
-        """(tokens, hidden) of the last layer."""
+        """(tokens, hidden) of the last layer, or of `mix`."""
         ...
 
 

@@ -2,15 +2,17 @@
 
 So BGE v1.5, BGE-M3, E5, MiniLM, GTE base and large, mxbai: one post-norm encoder with learned positions. The
 architectures differ in where positions begin: RoBERTa's table keeps rows 0..padding_idx for padding.
+
+Encoders of the same form with other names or one more part are built on this one, each in its own file.
 """
 
 from __future__ import annotations
 
-__all__ = ["BertEncoder", "BertSizes"]
+__all__ = ["BertEncoder", "BertLayer", "BertSizes", "LayerFactory", "table"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,10 @@ from tercet.batch import Batch
 from tercet.encoders import ENCODERS, Target
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
-from tercet.layers.attention import Attention
+from tercet.layers.attention import attention
 from tercet.layers.calling import direct
 from tercet.layers.linear import FeedForward, Linear, ThreeLinear
+from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import LayerNorm
 
 # Checkpoint name -> (parameter, which third of the fused rows)
@@ -59,10 +62,26 @@ class BertSizes:
     first_position: int
     activation: str
     epsilon: float
+    embedding: int
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, first_position: int, where: str) -> BertSizes:
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        first_position: int,
+        where: str,
+        typed: bool = True,
+        embedding: int | None = None,
+    ) -> BertSizes:
         """The sizes in config.json.
+
+        Args:
+            config: config.json, under BERT's own keys.
+            first_position: row of the position table that a text's first token takes.
+            where: what errors call the configuration.
+            typed: whether the encoder has a table of token types.
+            embedding: width of the tables; None for the encoder's own.
 
         Raises:
             CheckpointError: a size is missing, not a positive integer, or does not divide as it must.
@@ -81,10 +100,11 @@ class BertSizes:
             intermediate=size("intermediate_size"),
             vocabulary=size("vocab_size"),
             positions=size("max_position_embeddings"),
-            token_types=size("type_vocab_size", 1),
+            token_types=size("type_vocab_size", 1) if typed else 0,
             first_position=first_position,
             activation=str(config.get("hidden_act", "gelu")),
             epsilon=float(config.get("layer_norm_eps", 1e-12)),
+            embedding=size("hidden_size") if embedding is None else embedding,
         )
         if sizes.hidden % sizes.heads:
             raise CheckpointError(
@@ -99,7 +119,8 @@ class BertLayer(nn.Module):
     def __init__(self, sizes: BertSizes, where: str, *, fused: bool) -> None:
         super().__init__()
         hidden = sizes.hidden
-        self.attention = Attention(sizes.heads)
+        self.heads = sizes.heads
+        self.attends_in_bfloat16 = False  # an engine's choice, where kernels have it
         self.qkv = ThreeLinear(hidden, fused=fused)
         self.attention_out = Linear(hidden, hidden)
         self.attention_norm = LayerNorm(hidden, eps=sizes.epsilon)
@@ -110,24 +131,47 @@ class BertLayer(nn.Module):
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
         query, key, value = direct(self.qkv)(hidden)
-        mixed = direct(self.attention)(query, key, value, batch)
+        mixed = self.attend(query, key, value, batch)
         hidden = direct(self.attention_norm)(direct(self.attention_out)(mixed, residual=hidden))
         result: Tensor = direct(self.output_norm)(direct(self.feed_forward)(hidden, residual=hidden))
         return result
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: Batch) -> Tensor:
+        """(tokens, hidden) each -> (tokens, hidden)."""
+        return attention(query, key, value, batch, self.heads, bfloat16=self.attends_in_bfloat16)
+
+
+class LayerFactory(Protocol):
+    """Makes one layer."""
+
+    def __call__(self, sizes: BertSizes, where: str, *, fused: bool) -> BertLayer:
+        """The layer; `where` is what errors call the configuration."""
+        ...
+
 
 class BertEncoder(nn.Module):
-    """The body: embeddings and layers; no pooler, which no embedding model uses."""
+    """The body: embeddings and layers; no pooler, which no embedding model uses.
 
-    def __init__(self, sizes: BertSizes, where: str, *, fused: bool) -> None:
+    Attributes:
+        embedding_names: checkpoint name -> parameter, of what stands before the layers.
+        layer_names: the same of a layer's parts, and which third of the fused rows.
+        layers_name: what comes before the number of a layer in the checkpoint.
+    """
+
+    embedding_names: ClassVar[Mapping[str, str]] = _EMBEDDINGS
+    layer_names: ClassVar[Mapping[str, tuple[str, int | None]]] = _LAYER
+    layers_name: ClassVar[str] = "encoder.layer"
+
+    def __init__(self, sizes: BertSizes, where: str, *, fused: bool, layer: LayerFactory = BertLayer) -> None:
         super().__init__()
         self.sizes = sizes
         self.fused = fused
-        self.word = _table(sizes.vocabulary, sizes.hidden)
-        self.position = _table(sizes.positions, sizes.hidden)
-        self.token_type = _table(sizes.token_types, sizes.hidden)
-        self.norm = LayerNorm(sizes.hidden, eps=sizes.epsilon)
-        self.layers = nn.ModuleList(BertLayer(sizes, where, fused=fused) for _ in range(sizes.layers))
+        self.mix: LayerMix | None = None
+        self.word = table(sizes.vocabulary, sizes.embedding)
+        self.position = table(sizes.positions, sizes.embedding)
+        self.token_type = table(sizes.token_types, sizes.embedding) if sizes.token_types else None
+        self.norm = LayerNorm(sizes.embedding, eps=sizes.epsilon)
+        self.layers = nn.ModuleList(layer(sizes, where, fused=fused) for _ in range(sizes.layers))
 
     @property
     def max_tokens(self) -> int:
@@ -137,10 +181,10 @@ class BertEncoder(nn.Module):
     def names(self) -> dict[str, Target]:
         """Checkpoint name -> where it goes."""
         shapes = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
-        found = {theirs: Target(ours, shapes[ours]) for theirs, ours in _EMBEDDINGS.items()}
+        found = {theirs: Target(ours, shapes[ours]) for theirs, ours in self.embedding_names.items()}
         hidden = self.sizes.hidden
         for index in range(self.sizes.layers):
-            for theirs, (ours, third) in _LAYER.items():
+            for theirs, (ours, third) in self.layer_names.items():
                 if third is not None:
                     ours = "qkv.fused" if self.fused else f"qkv.apart.{third}"
                 for kind in ("weight", "bias"):
@@ -148,7 +192,7 @@ class BertEncoder(nn.Module):
                     shape, first_row = shapes[parameter], None
                     if third is not None and self.fused:
                         shape, first_row = (hidden, *shape[1:]), third * hidden
-                    found[f"encoder.layer.{index}.{theirs}.{kind}"] = Target(parameter, shape, first_row)
+                    found[f"{self.layers_name}.{index}.{theirs}.{kind}"] = Target(parameter, shape, first_row)
         return found
 
     def embed(self, batch: Batch) -> Tensor:
@@ -157,21 +201,23 @@ class BertEncoder(nn.Module):
         hidden = functional.embedding(batch.token_ids, self.word.weight).to(self.norm.weight.dtype)
         # In place: none of the sums is needed again.
         hidden += self._positions(batch)
-        if batch.token_type_ids is None:
-            hidden += self.token_type.weight[0]
-        else:
-            hidden += functional.embedding(batch.token_type_ids, self.token_type.weight)
+        # Of encoders without token types a tokenizer may give some all the same.
+        if self.token_type is not None:
+            if batch.token_type_ids is None:
+                hidden += self.token_type.weight[0]
+            else:
+                hidden += functional.embedding(batch.token_type_ids, self.token_type.weight)
         normed: Tensor = direct(self.norm)(hidden)
         return normed
 
     def _positions(self, batch: Batch) -> Tensor:
         """(tokens, hidden) of the position table."""
-        first, table = self.sizes.first_position, self.position.weight
+        first, rows = self.sizes.first_position, self.position.weight
         end = first + len(batch.token_ids)
-        if len(batch) == 1 and end <= len(table) and batch.token_ids.is_cpu:
+        if len(batch) == 1 and end <= len(rows) and batch.token_ids.is_cpu:
             # One text's positions stand in one run. (A captured graph reads them on its device instead.)
-            return table[first:end]
-        return functional.embedding(batch.position_ids + first, table)
+            return rows[first:end]
+        return functional.embedding(batch.position_ids + first, rows)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers, each with the prefix of its parameters."""
@@ -179,14 +225,19 @@ class BertEncoder(nn.Module):
             yield f"layers.{index}.", layer
 
     def forward(self, batch: Batch) -> Tensor:
-        """(tokens, hidden) of the last layer, in the dtype of the weights."""
+        """(tokens, hidden) of the last layer, in the dtype of the weights; of `mix` in float32 or wider."""
+        return outcome(self._states(batch), self.mix)
+
+    def _states(self, batch: Batch) -> Iterator[Tensor]:
+        """What enters the first layer, and what each gives."""
         hidden = self.embed(batch)
+        yield hidden
         for layer in self.layers:
             hidden = direct(layer)(hidden, batch)
-        return hidden
+            yield hidden
 
 
-def _table(rows: int, width: int) -> nn.Embedding:
+def table(rows: int, width: int) -> nn.Embedding:
     """An embedding that nothing initialises: random numbers on the meta device import sympy, in 1.5 s."""
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 

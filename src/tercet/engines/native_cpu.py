@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tercet.checkpoint.layout import Checkpoint
+from tercet.encoders.bert import BertLayer
 from tercet.engines import ENGINES, Engine
 from tercet.engines.heap import give_back_free_memory
 from tercet.engines.mixed import float32_prefixes
@@ -36,7 +37,6 @@ from tercet.kernels import attention, matmul
 from tercet.kernels.matmul import PackedWeight
 from tercet.kernels.native import absence, library
 from tercet.layers.activation import Activation
-from tercet.layers.attention import Attention
 from tercet.layers.linear import FeedForward, Product
 from tercet.model import check_encoder
 from tercet.precision.dtype import DType
@@ -83,8 +83,8 @@ class NativeCpu(PackedEncoder):
                 up, down = packed[f"{path}.up"], packed[f"{path}.down"]
                 if up is not None and down is not None:
                     part.product = partial(_feed_forward, up, down)
-            elif isinstance(part, Attention):
-                part.bfloat16 = _attends_in_bfloat16(label) and not path.startswith(prefixes)
+            elif isinstance(part, BertLayer):
+                part.attends_in_bfloat16 = _attends_in_bfloat16(label) and not path.startswith(prefixes)
         kept = tuple(path for path, weight in packed.items() if weight is None)
         super().__init__(encoder, plan.token_budget, float32_layers=kept)
         beyond = [path for path in kept if not path.startswith(prefixes)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["ActivationRanges", "LayerRange", "activation_ranges"]
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -16,11 +16,14 @@ from torch.nn import functional
 
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
+from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.encoders import Encoder
 from tercet.errors import InputError, NonFiniteError
 from tercet.layers.activation import Activation
 from tercet.layers.linear import Linear
+from tercet.layers.mixing import outcome
 from tercet.model import HeadOptions, Heads, load_encoder
+from tercet.modules import Tokens
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.dense_layer import Dense
 from tercet.modules.sparse_linear import SparseLinear
@@ -125,22 +128,31 @@ def activation_ranges(
     with torch.inference_mode():
         for batch in batches:
             watch.begin(batch)
-            hidden = encoder.embed(batch)
-            watch.look(_EMBEDDINGS, "output", hidden)
-            for layer, stage in stages:
-                hidden = stage(hidden, batch)
-                watch.look(layer, "output", hidden)
+            hidden = outcome(_watched_states(encoder, stages, batch, watch), encoder.mix)
             if len(batch):
                 heads(hidden, batch, options)
     return watch.result()
 
 
+def _watched_states(
+    encoder: Encoder, stages: list[tuple[str, nn.Module]], batch: Batch, watch: _Watch
+) -> Iterator[Tensor]:
+    """What enters the first layer, and what each gives."""
+    hidden = encoder.embed(batch)
+    watch.look(_EMBEDDINGS, "output", hidden)
+    yield hidden
+    for layer, stage in stages:
+        hidden = stage(hidden, batch)
+        watch.look(layer, "output", hidden)
+        yield hidden
+
+
 def _modules(checkpoint: Checkpoint, heads: Heads) -> list[tuple[str, nn.Module]]:
     """What stands behind the encoder, with its place in the checkpoint."""
-    specs = [
-        spec for spec in checkpoint.modules if spec.kind not in ("pooling", "sparse_linear", "colbert_linear")
-    ]
-    found = [(spec.where, part) for spec, part in zip(specs, heads.tail, strict=False)]
+    apart = ("pooling", "sparse_linear", "colbert_linear", LAYER_POOLING)
+    specs = [spec for spec in checkpoint.modules if spec.kind not in apart]
+    parts = [*heads.chain.before, *heads.chain.tail]
+    found = [(spec.where, part) for spec, part in zip(specs, parts, strict=False)]
     token_heads = (("sparse_linear", heads.sparse), ("colbert_linear", heads.multivector))
     for kind, part in token_heads:
         if part is not None and (spec := checkpoint.module(kind)) is not None:
@@ -240,7 +252,11 @@ def _watched_product(
 
 def _watched(look: Look, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
     for values in (*inputs, output):
-        if isinstance(values, Tensor) and values.is_floating_point():
+        if isinstance(values, Tokens):
+            # One number a text: what a convolution gives has no row for each token.
+            parts = torch.split(values.vectors, list(values.batch.lengths))
+            look(torch.stack([part.abs().amax() for part in parts])[:, None])
+        elif isinstance(values, Tensor) and values.is_floating_point():
             look(values)
 
 

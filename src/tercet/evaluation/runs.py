@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Run", "read_run", "write_run"]
+__all__ = ["Run", "read_run", "run_lines", "write_run"]
 
 from collections.abc import Mapping
 from math import isfinite
@@ -36,17 +36,24 @@ def write_run(path: str | Path, run: Run, system: str) -> None:
     try:
         with writing(file.path):
             for query, ranking in run.items():
-                _check_id(query, "query")
-                rows = []
-                for rank, (document, score) in enumerate(
-                    zip(ranking.ids, ranking.scores.tolist(), strict=True), start=1
-                ):
-                    _check_id(document, "document")
-                    rows.append(f"{query} Q0 {document} {rank} {score:.9g} {name}\n")
-                file.file.write("".join(rows).encode())
+                file.file.write(run_lines(query, ranking, name).encode())
         file.commit()
     finally:
         file.discard()
+
+
+def run_lines(query: str, ranking: Ranking, system: str) -> str:
+    """One query's lines of a run, best first; `system` has no white space.
+
+    Raises:
+        InputError: an id with white space, which would break the columns.
+    """
+    _check_id(query, "query")
+    rows = []
+    for rank, (document, score) in enumerate(zip(ranking.ids, ranking.scores.tolist(), strict=True), start=1):
+        _check_id(document, "document")
+        rows.append(f"{query} Q0 {document} {rank} {score:.9g} {system}\n")
+    return "".join(rows)
 
 
 def read_run(path: str | Path) -> dict[str, Ranking]:

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-__all__ = ["Attention", "attention", "grouped", "padded", "varlen"]
+__all__ = ["BIAS_BLOCK_BYTES", "attention", "grouped", "padded", "varlen"]
 
 from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tercet.batch import Batch
 from tercet.kernels import attention as native
 
-
-class Attention(nn.Module):
-    """The attention of an encoder's layer.
-
-    Attributes:
-        heads: that share the hidden size.
-        bfloat16: whether an engine wants the products of float32 rows in bfloat16, where a kernel has them.
-    """
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.bfloat16 = False
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, batch: Batch) -> Tensor:
-        """(tokens, hidden) each -> (tokens, hidden)."""
-        return attention(query, key, value, batch, self.heads, bfloat16=self.bfloat16)
+# Of a bias that is written out for each pair of tokens, on a GPU: so many texts and heads are taken at once.
+# One head's of one text may be larger.
+BIAS_BLOCK_BYTES = 64 << 20
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, bfloat16: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    batch: Batch,
+    num_heads: int,
+    *,
+    bias: Tensor | None = None,
+    bfloat16: bool = False,
 ) -> Tensor:
     """Softmax attention of each text over its own tokens (Vaswani et al. 2017), bidirectional.
 
@@ -41,7 +34,9 @@ def attention(
         query, key, value: (tokens, hidden) each; columns of one fused product, or three tensors.
         batch: where each text lies; rows behind its last text belong to none.
         num_heads: heads that share the hidden size.
-        bfloat16: products of float32 rows in bfloat16, by the native kernel for processors that multiply it.
+        bias: (num_heads, 2 reach + 1), added to the scaled score of a key that is -reach..reach places behind
+            its query; contiguous, and no text is longer than reach + 1. None for no bias.
+        bfloat16: products of float32 rows in bfloat16, where a native kernel multiplies it.
 
     Returns:
         (tokens, hidden), in the dtype of what came in. Rows that belong to no text are zeros, or anything
@@ -50,16 +45,21 @@ def attention(
     if query.device.type == "cpu":
         # The kernel knows no gradients.
         learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-        if native.available(query.dtype) and not learns:
+        if bias is None and native.available(query.dtype) and not learns:
             return native.attention(query, key, value, batch.cu_seqlens, num_heads, bfloat16=bfloat16)
-        return grouped(query, key, value, batch, num_heads)
-    if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
+        return grouped(query, key, value, batch, num_heads, bias=bias)
+    if bias is None and query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
         return varlen(query, key, value, batch, num_heads)
-    return padded(query, key, value, batch, num_heads)
+    return padded(query, key, value, batch, num_heads, bias=bias)
 
 
-def grouped(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
-    """One kernel call for each run of texts of equal length; nothing is moved or padded for it."""
+def grouped(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, bias: Tensor | None = None
+) -> Tensor:
+    """One kernel call for each run of texts of equal length; nothing is padded for it.
+
+    A bias is never written out for each pair of tokens: the kernel reads it through a view.
+    """
     tokens, hidden = query.shape
     parts, start = [], 0
     for length, group in groupby(batch.lengths):
@@ -70,12 +70,25 @@ def grouped(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: 
             rows[start:stop].view(texts, length, num_heads, hidden // num_heads).transpose(1, 2)
             for rows in (query, key, value)
         )
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        if bias is None or not length:
+            mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        else:
+            mixed = _with_bias(queries, keys, values, bias)
         parts.append(mixed.transpose(1, 2).reshape(stop - start, hidden))
         start = stop
     if start < tokens or not parts:
         parts.append(query.new_zeros(tokens - start, hidden))
     return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+
+def _with_bias(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """(texts, heads, length, width) each -> the same; texts of one length."""
+    length, reach = queries.shape[2], bias.shape[1] // 2
+    # With the last query first, each row of scores has the bias of the one above it moved by one place: all
+    # rows are windows of the same 2 length - 1 numbers.
+    windows = bias[:, reach - length + 1 : reach + length].to(queries.dtype).unfold(1, length, 1)
+    mixed = functional.scaled_dot_product_attention(queries.flip(2), keys, values, attn_mask=windows[None])
+    return mixed.flip(2)
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
@@ -93,11 +106,14 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: i
     return mixed.reshape(tokens, hidden)
 
 
-def padded(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
-    """Padded for this one step, where a call costs more than the padding: other formats on a GPU, and MPS.
+def padded(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, bias: Tensor | None = None
+) -> Tensor:
+    """Padded for this one step, where a call costs more than the padding.
 
-    Keys of the padding are masked, so that no text sees them. Nothing waits for the device, and of the
-    batch's numbers only `max_seqlen` shapes anything: so a captured graph serves every batch of its size.
+    For other formats on a GPU, for MPS, and for a bias, which flash attention does not know. Keys of the
+    padding are masked, so that no text sees them. Nothing waits for the device, and of the batch's numbers
+    only `max_seqlen` shapes anything: so a captured graph serves every batch of its size.
     """
     tokens, hidden = query.shape
     position = torch.arange(batch.max_seqlen, device=query.device)
@@ -112,8 +128,33 @@ def padded(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: i
         for rows in (query, key, value)
     )
     mask = inside[:, None, None, :]
-    mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    if bias is None:
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    else:
+        mixed = _in_blocks(queries, keys, values, mask, bias)
     # What was computed for padding goes to a row behind all others, and no further.
     found = query.new_zeros(tokens + 1, hidden)
     found[torch.where(inside, places, tokens)] = mixed.transpose(1, 2).flatten(2)
     return found[:tokens]
+
+
+def _in_blocks(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
+    """(texts, heads, longest, width) each -> the same, the bias written out for a block at a time."""
+    texts, heads, longest, _ = queries.shape
+    reach = bias.shape[1] // 2
+    place = torch.arange(longest, device=queries.device)
+    behind = place - place[:, None] + reach  # (longest, longest)
+    one = max(1, longest * longest * queries.element_size())
+    most_heads = min(heads, max(1, BIAS_BLOCK_BYTES // one))
+    most_texts = max(1, BIAS_BLOCK_BYTES // (one * most_heads))
+    mixed = torch.empty_like(queries)
+    for head in range(0, heads, most_heads):
+        some = slice(head, head + most_heads)
+        pairs = bias[some].to(queries.dtype)[:, behind]  # (heads, longest, longest)
+        for text in range(0, texts, most_texts):
+            part = (slice(text, text + most_texts), some)
+            scores = torch.where(mask[part[0]], pairs, float("-inf"))
+            mixed[part] = functional.scaled_dot_product_attention(
+                queries[part], keys[part], values[part], attn_mask=scores
+            )
+    return mixed

@@ -11,7 +11,14 @@ from tercet.batch import Batch
 from tercet.checkpoint.stack import POOLING_MODES
 
 
-def pool(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
+def pool(
+    hidden: Tensor,
+    batch: Batch,
+    mode: str,
+    dtype: torch.dtype,
+    skip: int = 0,
+    weight_sums: Tensor | None = None,
+) -> Tensor:
     """One vector a text.
 
     Args:
@@ -21,24 +28,41 @@ def pool(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int 
         dtype: of the arithmetic and of what comes out.
         skip: leading tokens of each text (the prompt) that are left out; a text without other tokens gives
             what sentence-transformers gives: zeros of means, -inf of a maximum, its first token of "cls".
+        weight_sums: (texts,) what means divide by, where the rows were multiplied by weights of their words;
+            of those weights all count, the prompt's too.
 
     Returns:
         (texts, hidden) in `dtype`, in memory of its own.
     """
     # On a CPU a call is cheap, and a text's tokens are added in the same order whatever stands beside them.
     if hidden.is_cpu and len(batch):
-        return pool_by_text(hidden, batch, mode, dtype, skip)
-    return pool_at_once(hidden, batch, mode, dtype, skip)
+        return pool_by_text(hidden, batch, mode, dtype, skip, weight_sums)
+    return pool_at_once(hidden, batch, mode, dtype, skip, weight_sums)
 
 
-def pool_by_text(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
+def pool_by_text(
+    hidden: Tensor,
+    batch: Batch,
+    mode: str,
+    dtype: torch.dtype,
+    skip: int = 0,
+    weight_sums: Tensor | None = None,
+) -> Tensor:
     """`pool` of at least one text, a few operations for each."""
     texts = torch.split(hidden, list(batch.lengths)) if len(batch) > 1 else (hidden,)
-    rows = [_one_text(text, mode, dtype, skip) for text in texts]
+    sums = [None] * len(texts) if weight_sums is None else weight_sums.to(dtype)
+    rows = [_one_text(text, mode, dtype, skip, own) for text, own in zip(texts, sums, strict=True)]
     return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
-def pool_at_once(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, skip: int = 0) -> Tensor:
+def pool_at_once(
+    hidden: Tensor,
+    batch: Batch,
+    mode: str,
+    dtype: torch.dtype,
+    skip: int = 0,
+    weight_sums: Tensor | None = None,
+) -> Tensor:
     """`pool` in a few operations for all texts: for devices that are slow to start one."""
     starts, stops = batch.cu_seqlens[:-1].long(), batch.cu_seqlens[1:].long()
     if mode == "cls":
@@ -62,13 +86,16 @@ def pool_at_once(hidden: Tensor, batch: Batch, mode: str, dtype: torch.dtype, sk
     if mode == "weightedmean":
         # Weights grow with the position in the whole text, the prompt counted (Muennighoff 2022).
         weights = (position + 1).to(dtype)[:, None]
-        return _segment_sum(rows * weights, lengths) / _segment_sum(weights, lengths).clamp(min=1e-9)
-    count = lengths.to(dtype)[:, None]
+        total = _segment_sum(weights, lengths) if weight_sums is None else weight_sums.to(dtype)[:, None]
+        return _segment_sum(rows * weights, lengths) / total.clamp(min=1e-9)
+    count = (lengths if weight_sums is None else weight_sums).to(dtype)[:, None].clamp(min=1e-9)
     divisor = count.sqrt() if mode == "mean_sqrt_len_tokens" else count
     return _segment_sum(rows, lengths) / divisor.clamp(min=1e-9)
 
 
-def _one_text(text: Tensor, mode: str, dtype: torch.dtype, skip: int) -> Tensor:
+def _one_text(
+    text: Tensor, mode: str, dtype: torch.dtype, skip: int, weight_sum: Tensor | None = None
+) -> Tensor:
     """(1, hidden) of one text's (tokens, hidden)."""
     rows = text[skip:] if skip else text
     count = len(rows)
@@ -82,8 +109,12 @@ def _one_text(text: Tensor, mode: str, dtype: torch.dtype, skip: int) -> Tensor:
         return rows[-1:].to(dtype, copy=True)
     if mode == "weightedmean":
         weights = torch.arange(len(text) - count + 1, len(text) + 1, dtype=dtype)[:, None]
-        return (rows.to(dtype) * weights).sum(0, keepdim=True) / weights.sum()
+        divisor = weights.sum() if weight_sum is None else weight_sum.clamp(min=1e-9)
+        return (rows.to(dtype) * weights).sum(0, keepdim=True) / divisor
     total = rows.sum(0, keepdim=True, dtype=dtype)
+    if weight_sum is not None:
+        divisor = weight_sum.clamp(min=1e-9)
+        return total.div_(divisor.sqrt() if mode == "mean_sqrt_len_tokens" else divisor)
     return total.div_(count**0.5 if mode == "mean_sqrt_len_tokens" else count)
 
 

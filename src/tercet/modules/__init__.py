@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-__all__ = ["MODULES", "ModuleFactory", "weight"]
+__all__ = ["MODULES", "ModuleFactory", "Tokens", "weight"]
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from tercet.batch import Batch
 from tercet.checkpoint.layout import ModuleSpec
 from tercet.errors import CheckpointError, nearest
 from tercet.registry import Registry
 
 Read = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token vectors on their way to the pooling: what modules in front of it take and give.
+
+    Attributes:
+        vectors: (tokens, width) in the heads' dtype.
+        batch: where each text lies among them.
+        weight_sums: (texts,) what a mean divides by instead of the number of tokens; None for that number.
+    """
+
+    vectors: Tensor
+    batch: Batch
+    weight_sums: Tensor | None = None
 
 
 class ModuleFactory(Protocol):

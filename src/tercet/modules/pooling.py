@@ -23,10 +23,17 @@ class Pooling(nn.Module):
         self.include_prompt = include_prompt
         self.out_width = width * len(modes)
 
-    def forward(self, hidden: Tensor, batch: Batch, dtype: torch.dtype, prompt_tokens: int = 0) -> Tensor:
-        """(tokens, hidden) -> (texts, hidden * modes) in `dtype`."""
+    def forward(
+        self,
+        hidden: Tensor,
+        batch: Batch,
+        dtype: torch.dtype,
+        prompt_tokens: int = 0,
+        weight_sums: Tensor | None = None,
+    ) -> Tensor:
+        """(tokens, hidden) -> (texts, hidden * modes) in `dtype`; `weight_sums` as `Tokens` has them."""
         skip = 0 if self.include_prompt else prompt_tokens
-        vectors = [pool(hidden, batch, mode, dtype, skip) for mode in self.modes]
+        vectors = [pool(hidden, batch, mode, dtype, skip, weight_sums) for mode in self.modes]
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 
 

@@ -22,6 +22,7 @@ _TOKENIZER_BYTES = 600  # of each entry of the vocabulary
 _BLOCK_ROWS = 256  # of a feed-forward net with packed weights
 _SCALE_BYTES = 8  # a float32 scale of a group of weights, and their sum
 _GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
+_BIAS_BLOCK_BYTES = 64 << 20  # of an attention bias that is written out at once (layers/attention.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Footprint:
 
     Attributes:
         name: what the user called the model.
-        architecture: "bert", "roberta" or "xlm-roberta".
+        architecture: config.json's model_type: "bert", "xlm-roberta".
         file_format: how the body's weights are stored; "torch-legacy" must be read whole.
         stored: stored dtype name -> numbers of the whole checkpoint in that dtype.
         body_numbers: floating-point numbers of the encoder.
@@ -41,6 +42,9 @@ class Footprint:
         outputs: what the checkpoint can make, of "dense", "sparse", "multivector".
         dense_dim, multivector_dim: widths of the vectors; multivector_dim None without that head.
         fused_numbers: numbers of the encoder that are copied on load even when nothing is cast (fused q/k/v).
+        token_numbers: most numbers of one token that a module over token vectors holds at once.
+        mixes_layers: whether the sum of several layers is held beside the one that is being computed.
+        biased: whether attention adds a bias to the score of each pair of tokens.
     """
 
     name: str
@@ -60,6 +64,9 @@ class Footprint:
     dense_dim: int
     multivector_dim: int | None
     fused_numbers: int
+    token_numbers: int = 0
+    mixes_layers: bool = False
+    biased: bool = False
 
     @property
     def stored_dtype(self) -> str:
@@ -138,9 +145,11 @@ def predict_memory(
     loading = _loading_bytes(footprint, precision, weights)
     after = running + holes + recomputing
     if device != "cpu":
+        bias = _bias_bytes(footprint, precision, tokens)
         return (
             ("weights", weights),
             (f"one batch of {tokens:,} tokens", running),
+            *([("attention with a bias, in padded blocks", bias)] if bias else []),
             ("workspace of the maths library", _GPU_WORKSPACE_BYTES),
         )
     parts = [
@@ -199,11 +208,25 @@ def _activation_bytes(
     head = hidden * precision.compute.bytes
     if precision.heads is not precision.compute:
         head += hidden * precision.heads.bytes
+    if footprint.mixes_layers:
+        body += hidden * max(4, precision.compute.bytes)  # the sum, in float32 or wider
+    head += footprint.token_numbers * precision.heads.bytes
     if "multivector" in outputs and footprint.multivector_dim:
         head += 3 * footprint.multivector_dim * precision.heads.bytes
     if "sparse" in outputs:
         head += 64  # ids and weights of each token, sorted
     return tokens * max(body, head) + blocks
+
+
+def _bias_bytes(footprint: Footprint, precision: Precision, tokens: int) -> int:
+    """Bytes that attention with a bias takes on a GPU besides; on a CPU it is read through a view."""
+    if not footprint.biased:
+        return 0
+    longest, number = footprint.max_tokens, precision.compute.bytes
+    pairs = footprint.attention_heads * longest * max(tokens, longest)
+    block = max(min(_BIAS_BLOCK_BYTES, pairs * number), longest * longest * number)
+    # Queries, keys, values, what they are mixed to, and that without padding; a block, its mask and a copy.
+    return 5 * tokens * footprint.hidden * number + 3 * block
 
 
 def _bytes_of(name: str) -> int:

@@ -140,6 +140,18 @@ class Tokenizer:
                 all_ids[index] = ids[: max_length - self._suffix] + ids[len(ids) - self._suffix :]
         return Encoded(all_ids, truncated, min(self._prompt_tokens(prompt), max_length) if prompt else 0)
 
+    def bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text whole, without special tokens.
+
+        Raises:
+            InputError: a text is not valid Unicode.
+        """
+        return self._ids([text.lower() for text in texts] if self._lowercase else list(texts), special=False)
+
+    def pair(self, first: str, second: str) -> tokenizers.Encoding:
+        """Two texts as the checkpoint joins them, with special tokens around and between."""
+        return self._inner.encode(first, second)
+
     def id_to_token(self, token_id: int) -> str:
         """The token as the vocabulary spells it; "<id 7>" of an id that has none."""
         token = self._inner.id_to_token(token_id)
@@ -157,9 +169,10 @@ class Tokenizer:
         """The whole tokenizer as tokenizer.json has it, without truncation and padding."""
         return self._inner.to_str()
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
+    def _ids(self, texts: list[str], *, special: bool = True) -> list[list[int]]:
         try:
-            return [encoding.ids for encoding in self._inner.encode_batch_fast(texts)]
+            found = self._inner.encode_batch_fast(texts, add_special_tokens=special)
+            return [encoding.ids for encoding in found]
         except (TypeError, UnicodeEncodeError):
             for index, text in enumerate(texts):
                 try:

@@ -34,6 +34,17 @@ SHAPES = {
         architecture="roberta", hidden=40, heads=2, intermediate=52, hidden_act="tanh"
     ),
     "xlm-roberta stored in float16": dict(architecture="xlm-roberta", hidden=64, dtype="float16"),
+    "distilbert, heads of 16": dict(architecture="distilbert", hidden=64, heads=4, intermediate=128),
+    "distilbert stored in bfloat16": dict(architecture="distilbert", hidden=64, dtype="bfloat16"),
+    "mpnet, heads of 16": dict(architecture="mpnet", hidden=64, heads=4, intermediate=128),
+    "mpnet, heads of 20, odd sizes, three layers": dict(
+        architecture="mpnet", hidden=40, heads=2, intermediate=52, layers=3
+    ),
+    "mpnet stored in bfloat16": dict(architecture="mpnet", hidden=64, dtype="bfloat16"),
+    "electra, embeddings of 24 for layers of 64": dict(
+        architecture="electra", hidden=64, heads=2, embedding=24, hidden_act="relu"
+    ),
+    "electra stored in float16": dict(architecture="electra", hidden=32, embedding=48, dtype="float16"),
 }
 
 
@@ -71,10 +82,10 @@ def test_token_types_are_honoured(subject, tmp_path):
     assert max(distances(zeros, engine.forward(batch), (9, 4))) <= subject.alike
 
 
-@pytest.fixture(scope="module")
-def long_texts(tmp_path_factory):
+@pytest.fixture(scope="module", params=["xlm-roberta", "mpnet"])
+def long_texts(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("long")
-    tiny.write_checkpoint(folder, "xlm-roberta", max_positions=8194, heads=2, layers=1)
+    tiny.write_checkpoint(folder, request.param, max_positions=8194, heads=2, layers=1)
     texts = ids_of((5, 8192, 3))
     return folder, texts, ReferenceEncoder(folder).forward(texts)
 

@@ -6,7 +6,7 @@ class Beir:
     def parts(self, folder: Path, split: str) -> Parts: ...
 """
 
-__all__ = ["Layout", "judgements_of", "layout", "open_collection"]
+__all__ = ["Layout", "judgements_of", "layout", "open_collection", "parts_of"]
 
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,13 @@ def open_collection(
     name, split = _chosen(path, layout_name, split)
     parts = layout[name]().parts(path, split)
     return check(parts, name=str(path), layout=name, split=split, ignore_missing=ignore_missing)
+
+
+def parts_of(path: str | Path, *, layout_name: str | None = None, split: str | None = None) -> Parts:
+    """Where a collection's documents and queries are, found out as by `open_collection`; nothing is read."""
+    path = Path(path)
+    name, split = _chosen(path, layout_name, split)
+    return layout[name]().parts(path, split)
 
 
 def judgements_of(

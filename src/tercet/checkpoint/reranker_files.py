@@ -1,0 +1,242 @@
+"""A folder of a reranker -> Checkpoint: an encoder with a classification head, as transformers saves it.
+
+So bge-reranker, and the CrossEncoder folders of sentence-transformers, whose settings have moved over time:
+`sbert_ce_default_activation_function` in config.json (before 4), `sentence_transformers.activation_fn` there
+(4 and 5), `activation_fn` in config_sentence_transformers.json (6).
+"""
+
+from __future__ import annotations
+
+__all__ = ["open_reranker"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tercet.checkpoint.contents import Checkpoint, ModuleSpec
+from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
+from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
+from tercet.checkpoint.sentence_files import SentenceSettings, text_limit
+from tercet.checkpoint.source import Source
+from tercet.checkpoint.weights import find_weights
+from tercet.errors import CheckpointError, nearest
+
+# architecture -> (the layer behind the first token, its activation, the layer that makes logits)
+_HEADS = {
+    "bert": ("pooler.dense", "tanh", "classifier"),
+    "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "xlm-roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "mpnet": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "electra": ("classifier.dense", "gelu", "classifier.out_proj"),
+    "distilbert": ("pre_classifier", "relu", "classifier"),
+}
+_MOST_LABELS = 1 << 16
+_TOP, _TRANSFORMER = "config_sentence_transformers.json", "sentence_bert_config.json"
+# What sentence_bert_config.json may say; another value would change what comes out.
+_ONLY: Mapping[str, tuple[object, ...]] = {
+    "transformer_task": ("sequence-classification",),
+    "module_output_name": ("scores",),
+    "modality_config": ({"text": {"method": "forward", "method_output_name": "logits"}},),
+    "processing_kwargs": (None, {}),
+    "query_expansion": (None, False),
+    "query_length": (None,),
+    "document_length": (None,),
+}
+_SETTINGS = {*_ONLY, "max_seq_length", "do_lower_case", "unpad_inputs"}
+
+
+def open_reranker(source: Source | str | Path) -> Checkpoint:
+    """What the folder holds, from configurations and headers alone; its head is the only module.
+
+    Args:
+        source: what `find` gave back, or a folder.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the folder holds another kind of model.
+    """
+    if not isinstance(source, Source):
+        source = Source(Path(source), str(source), None)
+    folder = source.folder
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
+    place = _encoder_path(folder)
+    start = f"{place}/" if place else ""
+    where = folder / f"{start}config.json"
+    _refuse_decoders(where)
+    architecture, config = read_encoder_config(folder, place)
+    if architecture not in _HEADS:
+        raise CheckpointError(
+            f"{where} describes a model of type {architecture!r}, of which no reranker is known. "
+            f"Supported: {', '.join(_HEADS)}."
+        )
+    top = _object(folder, _TOP)
+    if (kind := top.get("model_type") or "CrossEncoder") != "CrossEncoder":
+        raise CheckpointError(
+            f"{folder / _TOP}: this is a {kind}, not a CrossEncoder: it has no head that scores a pair. "
+            "Open it with tercet.load."
+        )
+    settings = _settings(folder, start, top)
+
+    weights = find_weights(folder, place, source.remote)
+    head, rest = _head(folder, architecture, weights.tensors)
+    tensors, ignored = sort_tensors(rest)
+    labels = _labels(where, config, head["out.weight"])
+    spec = ModuleSpec(
+        "classification",
+        weights.files[0].name,
+        {
+            "labels": labels,
+            "hidden_activation": _HEADS[architecture][1],
+            "activation": _activation(folder, where, config, top),
+        },
+        head,
+    )
+    tokenizer_config = _object(folder, f"{start}tokenizer_config.json")
+    tokenizer_file = inside(folder, f"{start}tokenizer.json", said_by="modules.json")
+    max_length, note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
+    notes = [note] if note else []
+    if ignored:
+        notes.append(f"Not used by a reranker: {', '.join(sorted(ignored))}.")
+    return Checkpoint(
+        folder=folder,
+        name=source.name,
+        layout="reranker",
+        architecture=architecture,
+        config=config,
+        tensors=tensors,
+        modules=(spec,),
+        tokenizer_file=tokenizer_file if tokenizer_file.is_file() else None,
+        tokenizer_config=tokenizer_config,
+        max_length=max_length,
+        lowercase=settings.lowercase,
+        prompts=settings.prompts,
+        default_prompt_name=settings.default_prompt_name,
+        notes=tuple(notes),
+        revision=source.revision,
+        encoder_path=place,
+        file_format=weights.file_format,
+        files=weights.files,
+        ignored=ignored,
+    )
+
+
+def _encoder_path(folder: Path) -> str:
+    """Where the encoder is, by modules.json where there is one: a Transformer, and nothing behind it."""
+    path = inside(folder, "modules.json", said_by="modules.json")
+    if not path.is_file():
+        return ""
+    entries = read_json_file(path)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or not entries:
+        raise CheckpointError(f"{path} is not a list of modules. Fetch or save the model again.")
+    names = [str(entry.get("type")) for entry in entries]
+    place = entries[0].get("path")
+    if len(names) != 1 or names[0].rsplit(".", 1)[-1] != "Transformer" or not isinstance(place, str):
+        raise CheckpointError(
+            f"{path} has the modules {', '.join(name.rsplit('.', 1)[-1] for name in names)}; a reranker is "
+            "one Transformer with a classification head here. If this is a model for embeddings, open it "
+            "with tercet.load; rerankers of other modules run in sentence-transformers alone."
+        )
+    inside(folder, place, said_by=path.name)
+    return plain(place)
+
+
+def _refuse_decoders(where: Path) -> None:
+    classes = read_json_object(where).get("architectures") if where.is_file() else None
+    first = classes[0] if isinstance(classes, list) and classes else ""
+    if isinstance(first, str) and first.endswith(("ForCausalLM", "ForConditionalGeneration")):
+        raise CheckpointError(
+            f"{where} describes a {first}: a reranker that is a language model is not supported, one that is "
+            "an encoder with a classification head (…ForSequenceClassification) is. Use FlagEmbedding's "
+            "FlagLLMReranker or sentence-transformers for this model."
+        )
+
+
+def _object(folder: Path, relative: str) -> dict[str, Any]:
+    path = inside(folder, relative, said_by="modules.json")
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _settings(folder: Path, start: str, top: Mapping[str, Any]) -> SentenceSettings:
+    path, found = folder / f"{start}{_TRANSFORMER}", _object(folder, f"{start}{_TRANSFORMER}")
+    for key, value in found.items():
+        if key not in _SETTINGS:
+            raise CheckpointError(
+                f"{path}: the setting {key!r} is not known, so it is not known what it changes. "
+                f"{nearest(key, _SETTINGS)} Remove it if it does not matter."
+            )
+        if key in _ONLY and value not in _ONLY[key]:
+            raise CheckpointError(
+                f"{path}: {key!r} is {value!r}; of a reranker only {_ONLY[key][0]!r} is supported. "
+                "Use sentence-transformers for this model."
+            )
+    length = found.get("max_seq_length")
+    if length is not None and (type(length) is not int or length < 1):
+        raise CheckpointError(f"{path}: 'max_seq_length' is {length!r}, expected a positive number.")
+    prompts = top.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise CheckpointError(f"{folder / _TOP}: 'prompts' is {prompts!r}, expected texts by name.")
+    prompts = {name: text or "" for name, text in prompts.items()}
+    default = top.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise CheckpointError(
+            f"{folder / _TOP}: default_prompt_name {default!r} is none of the prompts. "
+            f"{nearest(str(default), prompts)} Correct the file."
+        )
+    return SentenceSettings(length, found.get("do_lower_case") is True, prompts, default)
+
+
+def _head(
+    folder: Path, architecture: str, tensors: Mapping[str, TensorInfo]
+) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """The head's tensors as "dense.weight", …, "out.bias", and all others by the names of the file."""
+    dense, _, out = _HEADS[architecture]
+    head: dict[str, TensorInfo] = {}
+    rest = dict(tensors)
+    missing = []
+    for layer, ours in ((dense, "dense"), (out, "out")):
+        for kind in ("weight", "bias"):
+            name = f"{layer}.{kind}"
+            # Behind "bert." or "module.": the name alone tells, since no layer of an encoder is called so.
+            found = [stored for stored in rest if stored == name or stored.endswith(f".{name}")]
+            if len(found) == 1:
+                head[f"{ours}.{kind}"] = rest.pop(found[0])
+            else:
+                missing.append(f"{name!r}" + (f" ({len(found)} times)" if found else ""))
+    if missing:
+        others = sorted(name for name in rest if "classifier" in name or "pooler" in name)
+        raise CheckpointError(
+            f"{folder}: a {architecture} reranker ends in {dense} and {out}; there is no {', '.join(missing)}"
+            f"{' but ' + ', '.join(others[:4]) if others else ''}. If this is a model for embeddings, open "
+            "it with tercet.load."
+        )
+    return head, rest
+
+
+def _labels(where: Path, config: Mapping[str, Any], out: TensorInfo) -> int:
+    """How many scores a pair gets: the rows of the last layer, which config.json must agree with."""
+    rows = out.shape[0] if len(out.shape) == 2 else 0
+    named = config.get("id2label")
+    said = config.get("num_labels", len(named) if isinstance(named, dict) else rows)
+    if not 0 < rows <= _MOST_LABELS or said != rows:
+        raise CheckpointError(
+            f"{out.file}: {out.name!r} is {out.shape}, and {where} says {said!r} labels. "
+            "Put the config.json that was saved with these weights beside them."
+        )
+    return rows
+
+
+def _activation(folder: Path, where: Path, config: Mapping[str, Any], top: Mapping[str, Any]) -> str | None:
+    """The name of what becomes of logits, wherever a version of sentence-transformers has put it."""
+    inner = config.get("sentence_transformers")
+    places = (
+        (folder / _TOP, top.get("activation_fn")),
+        (where, inner.get("activation_fn") if isinstance(inner, dict) else None),
+        (where, config.get("sbert_ce_default_activation_function")),
+    )
+    for path, found in places:
+        if found is not None:
+            if not isinstance(found, str):
+                raise CheckpointError(f"{path}: the activation is {found!r}, expected a name. Correct it.")
+            return found
+    return None

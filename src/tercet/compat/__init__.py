@@ -1,0 +1,48 @@
+"""Drop-in classes: code written for another library runs with one changed import line (docs/migration.md)."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BGEM3FlagModel",
+    "EmbedderModelClass",
+    "FlagAutoModel",
+    "FlagAutoReranker",
+    "FlagModel",
+    "FlagReranker",
+    "RerankerModelClass",
+    "SentenceTransformer",
+]
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tercet.compat.bge_m3 import BGEM3FlagModel
+    from tercet.compat.flag_auto import EmbedderModelClass, FlagAutoModel
+    from tercet.compat.flag_auto_reranker import FlagAutoReranker, RerankerModelClass
+    from tercet.compat.flag_model import FlagModel
+    from tercet.compat.flag_reranker import FlagReranker
+    from tercet.compat.sentence_transformer import SentenceTransformer
+
+# Read when first asked for: importing this package alone imports neither torch nor NumPy.
+_HOMES = {
+    "BGEM3FlagModel": "tercet.compat.bge_m3",
+    "EmbedderModelClass": "tercet.compat.flag_auto",
+    "FlagAutoModel": "tercet.compat.flag_auto",
+    "FlagAutoReranker": "tercet.compat.flag_auto_reranker",
+    "FlagModel": "tercet.compat.flag_model",
+    "FlagReranker": "tercet.compat.flag_reranker",
+    "RerankerModelClass": "tercet.compat.flag_auto_reranker",
+    "SentenceTransformer": "tercet.compat.sentence_transformer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tercet.compat' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,287 @@
+"""The Reranker: (query, document) -> score."""
+
+from __future__ import annotations
+
+__all__ = ["Ranked", "Reranker"]
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, chain
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from tercet.batch import Batch
+from tercet.checkpoint.layout import Checkpoint
+from tercet.embedder.options import limited, positive_integer
+from tercet.embedder.recomputing import not_finite, recomputed
+from tercet.engines import ENGINES
+from tercet.engines.forks import stand_alone
+from tercet.errors import InputError, NonFiniteError, nearest
+from tercet.model import position_limit
+from tercet.modules import MODULES
+from tercet.modules.classification import Classification
+from tercet.precision.plan import Plan
+from tercet.reranker.options import Call, activation_of, default_activation, truncation_of
+from tercet.reranker.pairs import Pair, windows
+from tercet.signatures import refuse_unknown_keywords
+from tercet.text.pack import pack
+from tercet.text.pairs import EncodedPairs, PairEncoder
+from tercet.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One document in its rank.
+
+    Attributes:
+        index: its place among the documents as they were given.
+        score: how well it fits the query; higher is better.
+        document: its text.
+    """
+
+    index: int
+    score: float
+    document: str
+
+
+class Reranker:
+    """A loaded cross-encoder. Made by `tercet.load_reranker`; threads may share it; it pickles and forks.
+
+    Attributes:
+        plan: where and in what format it runs, and why.
+        checkpoint: what is on disk.
+        tokenizer: text to token ids.
+        max_length: most tokens of a pair, special tokens included.
+        num_labels: scores of a pair.
+        activation: name of what becomes of logits, where a call asks for nothing else.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        *,
+        max_length: int | None = None,
+        activation: str | None = None,
+    ) -> None:
+        stand_alone()
+        self.checkpoint = checkpoint
+        self.plan = plan
+        self.tokenizer = Tokenizer.open(checkpoint)
+        self._pairs = PairEncoder(self.tokenizer, str(checkpoint.folder))
+        self._position_limit = position_limit(checkpoint)
+        self.max_length = (
+            checkpoint.max_length
+            if max_length is None
+            else limited(max_length, self._position_limit, checkpoint.name)
+        )
+        self._asked = (max_length, activation)
+        self.activation = default_activation(checkpoint) if activation is None else activation
+        activation_of(self.activation)
+        [spec] = checkpoint.modules
+        self.num_labels: int = spec.config["labels"]
+        self._typed = self._pairs.has_types and _takes_types(checkpoint)
+        width = int(checkpoint.config["hidden_size"])
+        head = MODULES[spec.kind](
+            spec, width, lambda name: checkpoint.read(spec.tensors[name], plan.precision.heads)
+        )
+        self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
+        self._head = cast(Classification, head.requires_grad_(False).eval().to(self._engine.device))
+        # Everything that is needed was read; what a legacy file still holds in memory is let go.
+        checkpoint.close()
+
+    def __repr__(self) -> str:
+        runs = f"{self.plan.scheme} on {self.plan.device}"
+        labels = "1 score" if self.num_labels == 1 else f"{self.num_labels} scores"
+        return f"<Reranker {self.checkpoint.name}: {labels}; {runs}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.checkpoint, self.plan, *self._asked)
+
+    @refuse_unknown_keywords
+    def score(
+        self,
+        pairs: Iterable[Sequence[str]],
+        *,
+        activation: str | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        query_max_length: int | None = None,
+    ) -> Tensor:
+        """The scores of pairs, in their order; a pair scores the same alone and among others.
+
+        Args:
+            pairs: (query, document) each, from any iterable; one pair is a list of one.
+            activation: what becomes of logits: a name of torch.nn such as "Sigmoid" or "Identity", or
+                "Softmax" over labels; None for what the checkpoint says, else Sigmoid of one label.
+            prompt: put before each query; it outranks `prompt_name`, and that the checkpoint's default.
+            prompt_name: a prompt of the checkpoint.
+            max_length: most tokens of a pair, for this call.
+            truncation: "longest_first" cuts the longer text of a pair, then both, as sentence-transformers
+                does; "only_second" cuts the query to `query_max_length` and then the document alone, as
+                FlagEmbedding does.
+            query_max_length: for "only_second"; None for 3/4 of the longest pair.
+
+        Returns:
+            (pairs,) float32 on the CPU, or (pairs, labels) of a model with several labels.
+
+        Raises:
+            InputError: a pair is not two strings, or an option cannot be.
+            NonFiniteError: a score that is not finite even in float32.
+        """
+        stand_alone()
+        call = self._call(activation, prompt, prompt_name, max_length, truncation, query_max_length)
+        parts: list[Tensor] = []
+        done = cut = 0
+        for window in windows(pairs):
+            encoded = self._encoded(window, call)
+            for part in pack(encoded.lengths, self.plan.token_budget):
+                parts.append(self._scores(encoded, part, done, call))
+            done += len(window)
+            cut += sum(encoded.truncated)
+        if cut:
+            logger.info("%d of %d pairs were longer than %d tokens and were cut.", cut, done, call.max_length)
+        found = torch.cat(parts) if parts else torch.empty(0, self.num_labels, dtype=torch.float32)
+        return found[:, 0] if self.num_labels == 1 else found
+
+    @refuse_unknown_keywords
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        *,
+        activation: str | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        query_max_length: int | None = None,
+    ) -> list[Ranked]:
+        """The documents by their scores for one query, best first; equal ones in the order they came in.
+
+        Args:
+            query: the query.
+            documents: the documents.
+            top_k: only so many; None for all.
+            activation, prompt, prompt_name, max_length, truncation, query_max_length: see `score`.
+
+        Raises:
+            InputError: the model has several labels, of which none says what is better.
+        """
+        if self.num_labels != 1:
+            raise InputError(
+                f"{self.checkpoint.name} gives {self.num_labels} scores a pair, and it is not known which "
+                "ranks. Use score(), and sort by the label that is meant."
+            )
+        if not isinstance(query, str):
+            raise InputError(f"query is of type {type(query).__name__}, it must be one string.")
+        if isinstance(documents, (str, bytes)):
+            raise InputError("documents is one text. Pass a list of strings.")
+        top = None if top_k is None else positive_integer("top_k", top_k)
+        texts = list(documents)
+        scores = self.score(
+            [(query, text) for text in texts],
+            activation=activation,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            max_length=max_length,
+            truncation=truncation,
+            query_max_length=query_max_length,
+        )
+        order = torch.argsort(scores, descending=True, stable=True).tolist()
+        return [Ranked(index, float(scores[index]), texts[index]) for index in order[:top]]
+
+    def _call(
+        self,
+        activation: str | None,
+        prompt: str | None,
+        prompt_name: str | None,
+        max_length: int | None,
+        truncation: str,
+        query_max_length: int | None,
+    ) -> Call:
+        rule = truncation_of(truncation)
+        if query_max_length is not None:
+            if rule != "only_second":
+                raise InputError(
+                    "query_max_length belongs to truncation='only_second'; with 'longest_first' the longer "
+                    "text is cut. Leave it out, or pass both."
+                )
+            query_max_length = positive_integer("query_max_length", query_max_length)
+        length = self.max_length
+        if max_length is not None:
+            length = limited(max_length, self._position_limit, self.checkpoint.name)
+        function = activation_of(self.activation if activation is None else activation)
+        return Call(function, self._prompt(prompt, prompt_name), length, rule, query_max_length)
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise InputError(f"prompt is of type {type(prompt).__name__}, it must be a string.")
+            return prompt
+        name = self.checkpoint.default_prompt_name if name is None else name
+        if name is None:
+            return ""
+        prompts = self.checkpoint.prompts
+        if name not in prompts:
+            raise InputError(
+                f"{self.checkpoint.name} has no prompt named {name!r}. {nearest(str(name), prompts)} "
+                "Pass prompt='the text itself'."
+            )
+        return prompts[name]
+
+    def _encoded(self, window: list[Pair], call: Call) -> EncodedPairs:
+        return self._pairs.encode(
+            window,
+            max_length=call.max_length,
+            truncation=call.truncation,
+            query_max_length=call.query_max_length,
+            prompt=call.prompt,
+        )
+
+    def _scores(self, encoded: EncodedPairs, part: slice, first: int, call: Call) -> Tensor:
+        """(pairs, labels) float32 of one batch on the CPU; `first`: the number of its window's first pair."""
+        batch = Batch.from_ids(encoded.ids[part])
+        if self._typed:
+            types = list(chain.from_iterable(encoded.type_ids[part]))
+            batch = replace(batch, token_type_ids=torch.tensor(types, dtype=torch.int64))
+        begin = first + part.start
+        with torch.no_grad():
+            hidden = self._engine.forward(batch)
+            if bad := not_finite(hidden, batch):
+                again = partial(recomputed, checkpoint=self.checkpoint, scheme=self.plan.scheme)
+                hidden = again(hidden, batch, bad, first=begin, kind="pair")
+            starts = torch.tensor([0, *accumulate(batch.lengths[:-1])], device=hidden.device)
+            scores = call.activation(self._head(hidden[starts])).to("cpu", torch.float32)
+        wrong = (~torch.isfinite(scores).all(dim=1)).nonzero()
+        if len(wrong):
+            raise NonFiniteError(
+                f"pair {begin + int(wrong[0])} gives a score that is not finite: the head of "
+                f"{self.checkpoint.folder} is damaged. Fetch the model again."
+            )
+        return scores
+
+
+def _takes_types(checkpoint: Checkpoint) -> bool:
+    """Whether the encoder tells query and document apart, and the tokenizer's settings let it."""
+    rows = checkpoint.config.get("type_vocab_size", 1)
+    settings = checkpoint.tokenizer_config
+    inputs = settings.get("model_input_names")
+    if not isinstance(inputs, list):
+        # Of a tokenizer without a class of its own, transformers 4 passed types on, and 5 does not.
+        inputs = [] if settings.get("tokenizer_class") == "TokenizersBackend" else ["token_type_ids"]
+    return isinstance(rows, int) and rows > 1 and "token_type_ids" in inputs
+
+
+def _restore(checkpoint: Checkpoint, plan: Plan, max_length: int | None, activation: str | None) -> Reranker:
+    """What unpickling calls: the weights are read again from their files, not carried along."""
+    return Reranker(checkpoint, plan, max_length=max_length, activation=activation)

@@ -1,0 +1,166 @@
+"""Tiny sentence-transformers folders with modules over token vectors; the same everywhere for one seed.
+
+Needs no more than `tiny`, so that it also runs where the peers are installed.
+"""
+
+from __future__ import annotations
+
+__all__ = ["cnn", "dropout", "layer_pooling", "lstm", "normal", "pooling", "word_weights", "write_stack"]
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import tiny
+
+CLASSES = "sentence_transformers.sentence_transformer.modules"
+OLD_CLASSES = "sentence_transformers.models"
+# (folder, stored dtype) -> (class, width that comes out), given the width that comes in
+Part = Callable[[Path, int, str, bool], tuple[str, int]]
+
+
+def write_stack(
+    folder: Path, parts: Sequence[Part], *, dtype: str = "float32", old_keys: bool = False, **settings: Any
+) -> Path:
+    """A BERT of width 32 with these modules behind it; `settings` are `tiny.write_checkpoint`'s."""
+    tiny.write_checkpoint(
+        folder, layout="sentence-transformers", dtype=dtype, old_keys=old_keys, modules=(), **settings
+    )
+    entries = json.loads((folder / "modules.json").read_text())
+    width = 32
+    for place, part in enumerate(parts, start=1):
+        made = folder / f"{place}_part"
+        made.mkdir()
+        name, width = part(made, width, dtype, old_keys)
+        path = f"{place}_{name}"
+        made.rename(folder / path)
+        classes = OLD_CLASSES if old_keys else CLASSES
+        reference = f"{classes}.{name}" if old_keys else f"{classes}.{_file(name)}.{name}"
+        entries.append({"idx": place, "name": str(place), "path": path, "type": reference})
+    (folder / "modules.json").write_text(json.dumps(entries))
+    return folder
+
+
+def normal(seed: str, shape: tuple[int, ...], scale: float = 0.2) -> torch.Tensor:
+    """Random numbers in float32, the same for the same name."""
+    generator = np.random.default_rng(zlib.crc32(seed.encode()))
+    return torch.from_numpy((scale * generator.standard_normal(shape)).astype(np.float32))
+
+
+def pooling(*modes: str, include_prompt: bool = True) -> Part:
+    """Pooling."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        config = {
+            "embedding_dimension": width,
+            "pooling_mode": list(modes) or "mean",
+            "include_prompt": include_prompt,
+        }
+        _settings(folder, "config.json", config)
+        return "Pooling", width * max(1, len(modes))
+
+    return write
+
+
+def dropout() -> Part:
+    """Dropout, which does nothing outside training."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        _settings(folder, "config.json", {"dropout": 0.5})
+        return "Dropout", width
+
+    return write
+
+
+def layer_pooling(layers: int, first: int, weights: Sequence[float] | None = None) -> Part:
+    """WeightedLayerPooling of states `first` to `layers`."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        key = "word_embedding_dimension" if old_keys else "embedding_dimension"
+        config = {key: width, "layer_start": first, "num_hidden_layers": layers}
+        _settings(folder, "config.json", config)
+        given = torch.arange(layers + 1 - first) * 0.4 - 0.3 if weights is None else torch.tensor(weights)
+        _weights(folder, {"layer_weights": given.float()}, dtype)
+        return "WeightedLayerPooling", width
+
+    return write
+
+
+def lstm(hidden: int, layers: int = 1, *, both: bool = True) -> Part:
+    """LSTM."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        config = {
+            "word_embedding_dimension" if old_keys else "embedding_dimension": width,
+            "hidden_dim": hidden,
+            "num_layers": layers,
+            "dropout": 0.1 if layers > 1 else 0,
+            "bidirectional": both,
+        }
+        _settings(folder, "lstm_config.json", config)
+        net = torch.nn.LSTM(width, hidden, layers, bidirectional=both)
+        weights = {
+            f"encoder.{name}": normal(f"lstm.{name}", tuple(parameter.shape))
+            for name, parameter in net.named_parameters()
+        }
+        _weights(folder, weights, dtype)
+        return "LSTM", hidden * (1 + both)
+
+    return write
+
+
+def cnn(out: int, kernels: Sequence[int] = (1, 3, 5), strides: Sequence[int] | None = None) -> Part:
+    """CNN."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        config = {
+            "in_word_embedding_dimension" if old_keys else "in_embedding_dimension": width,
+            "out_channels": out,
+            "kernel_sizes": list(kernels),
+            "stride_sizes": list(strides or [1] * len(kernels)),
+        }
+        _settings(folder, "cnn_config.json", config)
+        weights = {}
+        for number, size in enumerate(kernels):
+            weights[f"convs.{number}.weight"] = normal(f"cnn.{number}.weight", (out, width, size))
+            weights[f"convs.{number}.bias"] = normal(f"cnn.{number}.bias", (out,))
+        _weights(folder, weights, dtype)
+        return "CNN", out * len(kernels)
+
+    return write
+
+
+def word_weights(unknown: float = 0.5) -> Part:
+    """WordWeights for the tiny BERT's words, of which some have none, and some one in lower case alone."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        vocabulary = tiny.tokenizer("bert").get_vocab()
+        words = sorted(vocabulary, key=lambda word: vocabulary[word])
+        known = {word.lower(): 0.25 + (place % 7) / 3 for place, word in enumerate(words) if place % 3}
+        config = {"vocab": words, "word_weights": known, "unknown_word_weight": unknown}
+        _settings(folder, "config.json", config)
+        weights = torch.tensor([[known.get(word, known.get(word.lower(), unknown))] for word in words])
+        _weights(folder, {"emb_layer.weight": weights}, dtype)
+        return "WordWeights", width
+
+    return write
+
+
+def _file(name: str) -> str:
+    files = {"WeightedLayerPooling": "weighted_layer_pooling", "WordWeights": "word_weights"}
+    return files.get(name, name.lower())
+
+
+def _settings(folder: Path, name: str, config: dict[str, Any]) -> None:
+    (folder / name).write_text(json.dumps(config))
+
+
+def _weights(folder: Path, tensors: dict[str, torch.Tensor], dtype: str) -> None:
+    stored = {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in tensors.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
