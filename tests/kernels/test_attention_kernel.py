@@ -148,7 +148,7 @@ def rounded(rows):
 
 
 def rounded_reference(query, key, value, bounds, heads):
-    """What is rounded to bfloat16: scaled queries in powers of two, keys, values and weights; all else is exact."""
+    """Queries scaled for powers of two, keys, values and weights rounded to bfloat16; all else is exact."""
     width = query.shape[1] // heads
     factor = torch.tensor(width**-0.5, dtype=torch.float32) * torch.tensor(1.44269504088896341)
     out = torch.zeros(query.shape, dtype=torch.float64)

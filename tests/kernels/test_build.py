@@ -56,7 +56,8 @@ def test_the_library_exports_its_own_names_and_asks_for_nothing_newer_than_manyl
 def test_levels_that_the_compiler_does_not_know_are_left_out_and_the_others_built(tmp_path):
     compiler = tmp_path / "g++-10"
     compiler.write_text(
-        '#!/bin/sh\nfor flag; do case "$flag" in -mavx512[bf][fp]16|-mavxvnni|-mamx-int8) exit 1;; esac; done\n'
+        "#!/bin/sh\n"
+        'for flag; do case "$flag" in -mavx512[bf][fp]16|-mavxvnni|-mamx-int8) exit 1;; esac; done\n'
         'exec g++ "$@"\n'
     )
     compiler.chmod(0o755)

@@ -49,7 +49,7 @@ def build(monkeypatch, compiler, machine, options, folder):
 
 
 def agreed(command):
-    """Level -> how many products, attentions, norms and bfloat16 attentions agreed with the scalar level's."""
+    """Level -> how many products, attentions, norms, bfloat16 attentions agreed with the scalar level's."""
     ran = subprocess.run([*command, str(ROUNDS)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert not ran.stderr

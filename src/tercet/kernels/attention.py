@@ -14,7 +14,7 @@ from tercet.kernels.memory import empty
 from tercet.kernels.native import FLOAT_LEVELS, LEVELS, bound, library
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-# query, key, value and out, each with its step; bounds, texts, heads, width; scale, bfloat16, threads, level
+# query, key, value and out, each with its step; bounds, texts, heads, width; scale; bfloat16, threads, level
 _SIGNATURE = (*(_POINTER, _LONG) * 4, _POINTER, _LONG, _LONG, _LONG, ctypes.c_float, _INT, _INT, _INT)
 # Those that multiply bfloat16: an instruction of AVX512-BF16.
 _BFLOAT16_LEVELS = ("avx512_bf16",)
@@ -86,7 +86,8 @@ def attention(
         status = bound(found, "tercet_attention", _SIGNATURE)(
             query.data_ptr(), query.stride(0), key.data_ptr(), key.stride(0),
             value.data_ptr(), value.stride(0), out.data_ptr(), hidden,
-            bounds.data_ptr(), texts, num_heads, width, width**-0.5, bfloat16, torch.get_num_threads(), number,
+            bounds.data_ptr(), texts, num_heads, width, width**-0.5,
+            bfloat16, torch.get_num_threads(), number,
         )  # fmt: skip
         if status:
             raise TercetError(
