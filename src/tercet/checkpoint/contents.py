@@ -44,7 +44,7 @@ class Checkpoint:
     Attributes:
         folder: the root folder.
         name: what the user called it (hub id or path).
-        layout: "huggingface", "sentence-transformers" or "bge-m3".
+        layout: "huggingface", "sentence-transformers", "bge-m3" or "reranker".
         architecture: config.json's model_type: "bert", "roberta", "distilbert".
         config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
@@ -162,7 +162,8 @@ class Checkpoint:
     def weight_files(self) -> tuple[Path, ...]:
         """Every file with weights: the encoder's and the modules'."""
         own = {info.file: None for module in self.modules for info in module.tensors.values()}
-        return (*self.files, *own)
+        # A head may be in the file of its encoder.
+        return tuple(dict.fromkeys((*self.files, *own)))
 
     def weights_hash(self) -> str:
         """One sha256 of all weight files and their places in the folder: computed once, then remembered."""
