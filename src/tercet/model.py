@@ -10,6 +10,7 @@ __all__ = [
     "load_encoder",
     "named_outputs",
     "position_limit",
+    "read_target",
 ]
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from tercet.batch import Batch
+from tercet.checkpoint.body import UNLIMITED
 from tercet.checkpoint.encoder_files import position_limit as positions_of
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.embeddings import MultiVectors, SparseVectors
 from tercet.encoders import ENCODERS, Encoder, Target
+from tercet.encoders.static import StaticEncoder
 from tercet.errors import CheckpointError, InputError
 from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import unit_rows
@@ -70,6 +73,8 @@ def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Mod
 def position_limit(checkpoint: Checkpoint) -> int:
     """Most tokens of a text that the encoder has positions for."""
     _check_layers(checkpoint)
+    if not checkpoint.config["num_hidden_layers"]:  # a table alone knows no positions
+        return UNLIMITED
     return positions_of(checkpoint.architecture, checkpoint.config)
 
 
@@ -128,6 +133,8 @@ def load_encoder(
         float32_layers: numbers of layers whose parameters are read in float32 instead.
     """
     module, names = check_encoder(checkpoint, fused=fused)
+    if isinstance(module, StaticEncoder):
+        module.dtype = dtype.torch
     prefixes = [where for where, _ in cast(Encoder, module).stages()] if float32_layers else []
     _fill(module, names, checkpoint, dtype, prefix, tuple(prefixes[number] for number in float32_layers))
     return module
@@ -145,7 +152,7 @@ def _fill(
         if not target.parameter.startswith(prefix):
             continue
         dtype = DType.FLOAT32 if target.parameter.startswith(in_float32) else planned
-        tensor = checkpoint.read(checkpoint.tensors[name], dtype)
+        tensor = read_target(checkpoint, name, target, dtype)
         path, _, leaf = target.parameter.rpartition(".")
         owner = module.get_submodule(path)
         if target.first_row is None:
@@ -157,6 +164,26 @@ def _fill(
             setattr(owner, leaf, whole)
         whole.data[target.first_row : target.first_row + len(tensor)].copy_(tensor)
         checkpoint.release(checkpoint.tensors[name])
+
+
+def read_target(checkpoint: Checkpoint, name: str, target: Target, dtype: DType) -> Tensor:
+    """A tensor of the encoder on the CPU: in `dtype`, or as it is stored where it is used so.
+
+    Raises:
+        CheckpointError: it names rows that are not there.
+    """
+    info = checkpoint.tensors[name]
+    if not target.as_stored:
+        return checkpoint.read(info, dtype)
+    stored = checkpoint.stored(info)
+    if target.below is not None and stored.numel():
+        low, high = (int(bound) for bound in torch.aminmax(stored))
+        if low < 0 or high >= target.below:
+            raise CheckpointError(
+                f"{info.file}: {info.name!r} names rows {low:,} to {high:,}, there are {target.below:,}. "
+                "The file is damaged or of different saves; fetch the model again."
+            )
+    return stored
 
 
 def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
@@ -180,7 +207,8 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
                 checkpoint.release(info)
             else:
                 leaf = target.parameter.rpartition(".")[2]
-                setattr(owner, leaf, nn.Parameter(checkpoint.read(info, DType.FLOAT32), requires_grad=False))
+                tensor = read_target(checkpoint, name, target, DType.FLOAT32)
+                setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False))
 
         def states() -> Iterator[Tensor]:
             hidden = encoder.embed(batch)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tercet.checkpoint.body import UNLIMITED
 from tercet.checkpoint.encoder_files import BIASED
 from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.header import TensorInfo
@@ -44,16 +45,18 @@ class Checkpoint:
     Attributes:
         folder: the root folder.
         name: what the user called it (hub id or path).
-        layout: "huggingface", "sentence-transformers", "bge-m3" or "reranker".
-        architecture: config.json's model_type: "bert", "roberta", "distilbert".
-        config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too.
+        layout: "huggingface", "sentence-transformers", "bge-m3", "model2vec" or "reranker".
+        architecture: config.json's model_type: "bert", "roberta", "distilbert"; "static" of a table alone.
+        config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too. Of a
+            table alone its sizes, under BERT's keys where there are such.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
             "0.auto_model.") removed.
         modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.
         tokenizer_file: tokenizer.json, or None where the folder has none.
         tokenizer_config: tokenizer_config.json, {} where there is none.
         max_length: longest text in tokens, special tokens included, by every place that limits it (never
-            above the position table).
+            above the position table); `body.UNLIMITED` where nothing limits it.
+        special_tokens: whether the tokenizer puts special tokens around a text.
         lowercase: True where sentence_bert_config.json asks for do_lower_case.
         prompts, default_prompt_name: as config_sentence_transformers.json has them.
         truncate_dim: as config_sentence_transformers.json has it.
@@ -76,6 +79,7 @@ class Checkpoint:
     tokenizer_file: Path | None
     tokenizer_config: Mapping[str, Any]
     max_length: int
+    special_tokens: bool = True
     lowercase: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -94,12 +98,14 @@ class Checkpoint:
 
     def footprint(self) -> Footprint:
         """The numbers that a plan needs."""
-        body = [info for info in self.tensors.values() if info.is_float]
+        hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
+        # A table without layers is used as it is stored, whatever the precision.
+        body = [info for info in self.tensors.values() if info.is_float and layers]
+        table = [] if layers else list(self.tensors.values())
         modules = [info for module in self.modules for info in module.tensors.values()]
         stored: Counter[str] = Counter()
         for info in [*self.tensors.values(), *modules]:
             stored[info.dtype] += info.numbers
-        hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
         sparse, colbert = self.module("sparse_linear"), self.module("colbert_linear")
         return Footprint(
             name=self.name,
@@ -114,7 +120,7 @@ class Checkpoint:
             attention_heads=int(self.config["num_attention_heads"]),
             intermediate=int(self.config["intermediate_size"]),
             vocabulary=int(self.config["vocab_size"]),
-            max_tokens=self.max_length,
+            max_tokens=self.max_length if self.max_length < UNLIMITED else 0,
             outputs=("dense", *(["sparse"] if sparse else []), *(["multivector"] if colbert else [])),
             dense_dim=self.dense_dim,
             multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
@@ -122,6 +128,7 @@ class Checkpoint:
             token_numbers=max((_token_numbers(module) for module in self.modules), default=0),
             mixes_layers=any(module.config.get("active", False) for module in self.modules),
             biased=self.architecture in BIASED,
+            table_bytes=sum(info.num_bytes for info in table),
         )
 
     @property

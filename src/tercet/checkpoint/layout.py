@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tercet.checkpoint.body import Body
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
@@ -21,10 +22,11 @@ from tercet.checkpoint.sentence_files import (
     text_limit,
 )
 from tercet.checkpoint.source import Source
-from tercet.checkpoint.stack import Stack, check_widths, parse_pooling, read_stack
+from tercet.checkpoint.stack import Stack, check_widths, mean_of_rows, parse_pooling, read_stack
+from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
-from tercet.checkpoint.weights import Weights, find_weights
-from tercet.errors import CheckpointError
+from tercet.checkpoint.weights import Remote, Weights, find_weights
+from tercet.errors import CheckpointError, InputError
 
 
 def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) -> Checkpoint:
@@ -45,12 +47,17 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     notes: list[str] = []
     refuse_other_types(folder)
     stack, layout = _stack(source, notes)
-    architecture, config = read_encoder_config(folder, stack.encoder_path)
-    hidden = config["hidden_size"]
+    body = _body(source, stack, layout)
+    hidden = body.config["hidden_size"]
     heads, head_notes = read_heads(folder, hidden, source.remote)
-    if layout != "sentence-transformers":
+    if layout in ("bge-m3", "huggingface"):
         stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
+        if body.architecture == "static":
+            raise InputError(
+                f"pooling={pooling!r}: {source.name} is a table of static embeddings, of which the vector of "
+                "a text is the mean. Leave pooling out."
+            )
         on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
         rest = (module for module in stack.modules if module.kind not in ("pooling", *TOKEN_MODULES))
         stack = replace(stack, modules=(*on_tokens, parse_pooling(pooling), *rest), pooling_width=None)
@@ -58,19 +65,17 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         notes.append(f"Pooling is {pooling!r}, as asked.")
     check_widths(folder, stack, hidden)
 
-    weights = find_weights(folder, stack.encoder_path, source.remote)
-    tensors, ignored = sort_tensors(weights.tensors)
+    weights, tensors, ignored = body.weights, body.tensors, body.ignored
     _refuse_rerankers(folder, layout, tensors)
     settings = (
         read_sentence_settings(folder, stack.encoder_path) if layout != "huggingface" else SentenceSettings()
     )
-    all_states = settings.hidden_states or config.get("output_hidden_states") is True
+    all_states = settings.hidden_states or body.config.get("output_hidden_states") is True
     modules, pooling_notes = settled_layer_pooling(
-        folder, stack.modules, config["num_hidden_layers"], hidden_states=all_states
+        folder, stack.modules, body.config["num_hidden_layers"], hidden_states=all_states
     )
     modules = (*modules, *heads)
-    tokenizer_config, tokenizer_file = _tokenizer(folder, stack.encoder_path)
-    max_length, length_note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
+    max_length, length_note = text_limit(settings, body.tokenizer_config, body.positions)
     notes += [
         *stack.notes,
         *pooling_notes,
@@ -83,12 +88,13 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         folder=folder,
         name=source.name,
         layout="bge-m3" if heads else layout,
-        architecture=architecture,
-        config=config,
+        architecture=body.architecture,
+        config=body.config,
         tensors=tensors,
         modules=modules,
-        tokenizer_file=tokenizer_file,
-        tokenizer_config=tokenizer_config,
+        tokenizer_file=body.tokenizer_file,
+        tokenizer_config=body.tokenizer_config,
+        special_tokens=body.special_tokens,
         max_length=max_length,
         lowercase=settings.lowercase,
         prompts=settings.prompts,
@@ -118,6 +124,9 @@ def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
         raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
     if inside(folder, "modules.json", said_by="modules.json").is_file():
         return read_stack(folder, source.remote), "sentence-transformers"
+    if is_model2vec(folder):
+        unit = (ModuleSpec("normalize", "config.json"),) if normalizes(folder) else ()
+        return Stack("", (mean_of_rows(""), *unit), first="StaticEmbedding"), "model2vec"
     if any(
         name in source.remote or inside(folder, name, said_by=name).is_file() for name in HEAD_FILES.values()
     ):
@@ -125,6 +134,32 @@ def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
         return Stack("", ()), "bge-m3"
     notes.append(_ASSUMED_MEAN)
     return Stack("", ()), "huggingface"
+
+
+def _body(source: Source, stack: Stack, layout: str) -> Body:
+    """What comes first."""
+    if layout == "model2vec":
+        return read_model2vec(source.folder, source.remote)
+    read = read_static if stack.first == "StaticEmbedding" else _encoder
+    return read(source.folder, stack.encoder_path, source.remote)
+
+
+def _encoder(folder: Path, relative: str, remote: Remote | None) -> Body:
+    """A Transformer."""
+    architecture, config = read_encoder_config(folder, relative)
+    weights = find_weights(folder, relative, remote)
+    tensors, ignored = sort_tensors(weights.tensors)
+    tokenizer_config, tokenizer_file = _tokenizer(folder, relative)
+    return Body(
+        architecture=architecture,
+        config=config,
+        positions=position_limit(architecture, config),
+        weights=weights,
+        tensors=tensors,
+        ignored=ignored,
+        tokenizer_file=tokenizer_file,
+        tokenizer_config=tokenizer_config,
+    )
 
 
 def _tokenizer(folder: Path, encoder_path: str) -> tuple[dict[str, object], Path | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["POOLING_MODES", "Stack", "check_widths", "parse_pooling", "read_stack"]
+__all__ = ["POOLING_MODES", "Stack", "check_widths", "mean_of_rows", "parse_pooling", "read_stack"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,16 +25,21 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
+_FIRST = ("Transformer", "StaticEmbedding")
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The encoder's folder, relative to the root, the modules after it, and what width pooling expects."""
+    """The first module's folder, relative to the root, the modules after it, and what width pooling expects.
+
+    `first` is its class: "Transformer", or "StaticEmbedding", whose mean of rows stands among the modules.
+    """
 
     encoder_path: str
     modules: tuple[ModuleSpec, ...]
     notes: tuple[str, ...] = ()
     pooling_width: int | None = None
+    first: str = "Transformer"
 
 
 def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
@@ -48,13 +53,13 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
     if not isinstance(entries, list) or not entries:
         raise CheckpointError(f"{path} is not a list of modules. Fetch or save the model again.")
     places = [_place(path, entry) for entry in entries]
-    (encoder, where), *rest = places
-    if encoder != "Transformer":
+    (first, where), *rest = places
+    if first not in _FIRST:
         raise CheckpointError(
-            f"{path}: the first module is {encoder!r} ({where or folder}), only a Transformer can come "
-            "first. Use sentence-transformers for this model."
+            f"{path}: the first module is {first!r} ({where or folder}), only a {' or a '.join(_FIRST)} can "
+            "come first. Use sentence-transformers for this model."
         )
-    modules: list[ModuleSpec] = []
+    modules = [mean_of_rows(where)] if first == "StaticEmbedding" else []
     notes: list[str] = []
     pooling_width = None
     for name, relative in rest:
@@ -70,7 +75,7 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
             modules.append(spec)
         if spec is not None and spec.kind == "pooling":
             pooling_width = _pooling_width(folder, relative)
-    return Stack(where, tuple(modules), tuple(notes), pooling_width)
+    return Stack(where, tuple(modules), tuple(notes), pooling_width, first)
 
 
 def _place(path: Path, entry: object) -> tuple[str, str]:
@@ -197,6 +202,11 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
     "Normalize": _normalize,
     "Dropout": _dropout,
 }
+
+
+def mean_of_rows(where: str) -> ModuleSpec:
+    """The pooling that a StaticEmbedding does itself."""
+    return parse_pooling("mean", f"{where or 'the root'} (StaticEmbedding)")
 
 
 def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:

@@ -31,20 +31,21 @@ class Footprint:
 
     Attributes:
         name: what the user called the model.
-        architecture: config.json's model_type: "bert", "xlm-roberta".
+        architecture: config.json's model_type: "bert", "xlm-roberta"; "static" of a table alone.
         file_format: how the body's weights are stored; "torch-legacy" must be read whole.
         stored: stored dtype name -> numbers of the whole checkpoint in that dtype.
-        body_numbers: floating-point numbers of the encoder.
+        body_numbers: floating-point numbers of the encoder that are read in the planned format.
         head_numbers: floating-point numbers of heads and other modules.
         largest_tensor: numbers of the largest single tensor.
         hidden, layers, attention_heads, intermediate, vocabulary: the encoder's sizes.
-        max_tokens: longest text in tokens that the model takes, special tokens included.
+        max_tokens: longest text in tokens that the model takes, special tokens included; 0 of any length.
         outputs: what the checkpoint can make, of "dense", "sparse", "multivector".
         dense_dim, multivector_dim: widths of the vectors; multivector_dim None without that head.
         fused_numbers: numbers of the encoder that are copied on load even when nothing is cast (fused q/k/v).
         token_numbers: most numbers of one token that a module over token vectors holds at once.
         mixes_layers: whether the sum of several layers is held beside the one that is being computed.
         biased: whether attention adds a bias to the score of each pair of tokens.
+        table_bytes: of a table without layers, which is used as it is stored.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Footprint:
     token_numbers: int = 0
     mixes_layers: bool = False
     biased: bool = False
+    table_bytes: int = 0
 
     @property
     def stored_dtype(self) -> str:
@@ -82,7 +84,7 @@ class Footprint:
 
 
 def weight_bytes(footprint: Footprint, precision: Precision, group: int | None = None) -> int:
-    """Bytes of the weights once they are loaded, the heads' included.
+    """Bytes of the weights once they are loaded, the heads' included; a table alone counts as it is stored.
 
     Where the weights are in another format than the arithmetic, only linear layers are; the rest stays as
     stored, or in the format of the arithmetic where that is the smaller.
@@ -92,7 +94,7 @@ def weight_bytes(footprint: Footprint, precision: Precision, group: int | None =
         precision: which format runs where.
         group: so many quantised weights share one scale; None where a whole row does.
     """
-    heads = footprint.head_numbers * precision.heads.bytes
+    heads = footprint.head_numbers * precision.heads.bytes + footprint.table_bytes
     if precision.weights is precision.compute:
         return footprint.body_numbers * precision.weights.bytes + heads
     linear = footprint.linear_numbers
@@ -133,7 +135,7 @@ def predict_memory(
     blocked = device == "cpu" and keeps_memory and precision.weights is not precision.compute
     running = _activation_bytes(footprint, precision, tokens, outputs, blocked=blocked)
     holes, recomputing = 0 if keeps_memory else min(running, _MOST_HOLES_BYTES), 0
-    if min(precision.compute.bytes, precision.weights.bytes) < 4:
+    if footprint.layers and min(precision.compute.bytes, precision.weights.bytes) < 4:
         hidden, inner = footprint.hidden, footprint.intermediate
         layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
         positions = 4 * footprint.max_tokens * hidden
@@ -188,7 +190,8 @@ def _loading_bytes(footprint: Footprint, precision: Precision, weights: int) -> 
     if precision.weights is not precision.compute:
         return 4 * hidden * max(3 * hidden, inner)  # a linear layer before it is packed
     chunk = min(footprint.largest_tensor * stored, _CAST_CHUNK_BYTES) if casts else 0
-    return chunk + hidden * hidden * planned  # a third of q/k/v before it is fused
+    # a third of q/k/v before it is fused
+    return chunk + (hidden * hidden * planned if footprint.layers else 0)
 
 
 def _activation_bytes(
@@ -204,6 +207,9 @@ def _activation_bytes(
     body, blocks = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes, 0
     if blocked:
         body, blocks = 7 * hidden * precision.compute.bytes, 8 * inner * min(tokens, _BLOCK_ROWS)
+    if not footprint.layers:
+        # Rows as they are picked, widened and weighted; in float32 or wider, whatever comes after.
+        body = 3 * hidden * max(4, precision.compute.bytes)
     # The heads see the last hidden state, and work on a copy of it in their own format.
     head = hidden * precision.compute.bytes
     if precision.heads is not precision.compute:
