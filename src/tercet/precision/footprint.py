@@ -172,6 +172,10 @@ def predict_memory(
     ]
     if holes > 0:
         parts.append(("holes that its results leave in the heap", holes))
+    if footprint.biased and keeps_memory:
+        # Kernels of our own know no bias: queries turned round, what they are mixed to, and that turned back.
+        by_torch = 3 * tokens * footprint.hidden * precision.compute.bytes
+        parts.append(("attention with a bias, which is torch's", by_torch))
     if recomputing > 0:
         parts.append(("a layer in float32, for texts that leave the range", recomputing))
     return tuple(parts)
@@ -225,7 +229,7 @@ def _activation_bytes(
 
 
 def _bias_bytes(footprint: Footprint, precision: Precision, tokens: int) -> int:
-    """Bytes that attention with a bias takes on a GPU besides; on a CPU it is read through a view."""
+    """Bytes that attention with a bias takes on a GPU besides; on a CPU the bias is read through a view."""
     if not footprint.biased:
         return 0
     longest, number = footprint.max_tokens, precision.compute.bytes
