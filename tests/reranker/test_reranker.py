@@ -23,7 +23,7 @@ def model(folder):
     return tercet.load_reranker(folder, precision="float32", device="cpu")
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_pair_scores_the_same_alone_and_among_others(architecture, precision, tmp_path):
     made = tiny_reranker.write_reranker(tmp_path, architecture, activation="torch.nn.Identity")
