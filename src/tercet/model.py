@@ -253,11 +253,13 @@ class HeadOptions:
         outputs: of "dense", "sparse", "multivector".
         dimensions: first so many columns of dense and multi-vector embeddings, renormalised; None for all.
         normalize: unit length or not; None for what the checkpoint says (multi-vector rows: unit length).
+        route: which of the checkpoint's routes a dense vector takes; None where there are none.
     """
 
     outputs: tuple[str, ...]
     dimensions: int | None = None
     normalize: bool | None = None
+    route: str | None = None
 
 
 class Heads(nn.Module):
@@ -273,9 +275,13 @@ class Heads(nn.Module):
         truncate_dim: int | None,
         sparse: SparseLinear | None,
         multivector: ColbertLinear | None,
+        routes: Mapping[str, DenseChain],
     ) -> None:
         super().__init__()
         self.chain = chain
+        # By number: names of modules may not be any text.
+        self.route_names = tuple(routes)
+        self.routes = nn.ModuleList(routes.values())
         self.width = chain.width
         self.vocabulary = vocabulary
         self.dtype = dtype
@@ -296,9 +302,14 @@ class Heads(nn.Module):
         sparse: SparseLinear | None = None
         multivector: ColbertLinear | None = None
         chain: list[ModuleSpec] = []
+        made: dict[tuple[str, int], nn.Module] = {}
 
         def build(spec: ModuleSpec, width: int) -> nn.Module:
-            return MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
+            # Modules that routes share are there once.
+            key = spec.where, width
+            if key not in made:
+                made[key] = MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
+            return made[key]
 
         for spec in checkpoint.modules:
             if spec.kind in ("sparse_linear", "colbert_linear"):
@@ -311,6 +322,15 @@ class Heads(nn.Module):
                 chain.append(spec)
         heads = cls(
             dense_chain(chain, body, build, str(checkpoint.folder)),
+            routes={
+                name: dense_chain(
+                    [spec for spec in specs if spec.kind != LAYER_POOLING],
+                    body,
+                    build,
+                    str(checkpoint.folder),
+                )
+                for name, specs in ({} if checkpoint.routes is None else checkpoint.routes.modules).items()
+            },
             vocabulary=int(checkpoint.config["vocab_size"]),
             special_ids=special_ids,
             dtype=dtype.torch,
@@ -329,6 +349,12 @@ class Heads(nn.Module):
         found += ["multivector"] if self.multivector is not None else []
         return tuple(found)
 
+    def _chain(self, options: HeadOptions) -> DenseChain:
+        """What the dense vectors of a call go through."""
+        if options.route is None:
+            return self.chain
+        return cast(DenseChain, self.routes[self.route_names.index(options.route)])
+
     def check(self, options: HeadOptions, where: str) -> None:
         """An error where the options ask for something that these heads cannot make."""
         if not options.outputs:
@@ -341,7 +367,7 @@ class Heads(nn.Module):
                     f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the "
                     f"checkpoint. It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
                 )
-        widths = {"dense": self.width} if "dense" in options.outputs else {}
+        widths = {"dense": self._chain(options).width} if "dense" in options.outputs else {}
         if "multivector" in options.outputs and self.multivector is not None:
             widths["multivector"] = self.multivector.out_width
         if options.dimensions is not None:
@@ -370,12 +396,13 @@ class Heads(nn.Module):
         return dense, sparse, multivector
 
     def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int) -> Tensor:
-        vectors: Tensor = self.chain(hidden, batch, self.dtype, prompt_tokens)
+        chain = self._chain(options)
+        vectors: Tensor = chain(hidden, batch, self.dtype, prompt_tokens)
         dimensions = self.truncate_dim if options.dimensions is None else options.dimensions
         shortened = dimensions is not None and dimensions < vectors.shape[1]
         if shortened:
             vectors = vectors[:, :dimensions]
         normalize = options.normalize
         if normalize is None:
-            normalize = self.chain.normalizes or shortened
+            normalize = chain.normalizes or shortened
         return unit_rows(vectors) if normalize else vectors

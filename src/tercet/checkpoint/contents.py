@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.tensors import TensorReader
 from tercet.precision.dtype import DType
 from tercet.precision.footprint import FileFormat, Footprint
+
+if TYPE_CHECKING:
+    from tercet.checkpoint.routes import Routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,9 @@ class Checkpoint:
             table alone its sizes, under BERT's keys where there are such.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
             "0.auto_model.") removed.
-        modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.
+        modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end. Of a
+            checkpoint with routes those of the default one, or of the first where there is no default.
+        routes: which modules a text goes through by what it is embedded for; None where all go the same way.
         tokenizer_file: tokenizer.json, or None where the folder has none.
         tokenizer_config: tokenizer_config.json, {} where there is none.
         max_length: longest text in tokens, special tokens included, by every place that limits it (never
@@ -90,11 +95,26 @@ class Checkpoint:
     file_format: FileFormat = "safetensors"
     files: tuple[Path, ...] = ()
     ignored: Mapping[str, TensorInfo] = field(default_factory=dict)
+    routes: Routes | None = None
     _reader: TensorReader = field(default_factory=TensorReader, repr=False, compare=False)
 
     def module(self, kind: str) -> ModuleSpec | None:
         """The first module of a kind, or None."""
         return next((module for module in self.modules if module.kind == kind), None)
+
+    def chain(self, route: str | None) -> tuple[ModuleSpec, ...]:
+        """The modules of one route, or of all texts where there are no routes."""
+        return self.modules if self.routes is None or route is None else self.routes.modules[route]
+
+    @property
+    def parts(self) -> tuple[ModuleSpec, ...]:
+        """The modules of all routes, each once."""
+        chains = [] if self.routes is None else self.routes.modules.values()
+        found = {module.where: module for chain in chains for module in chain}
+        return (
+            *self.modules,
+            *(m for where, m in found.items() if all(where != n.where for n in self.modules)),
+        )
 
     def footprint(self) -> Footprint:
         """The numbers that a plan needs."""
@@ -102,7 +122,7 @@ class Checkpoint:
         # A table without layers is used as it is stored, whatever the precision.
         body = [info for info in self.tensors.values() if info.is_float and layers]
         table = [] if layers else list(self.tensors.values())
-        modules = [info for module in self.modules for info in module.tensors.values()]
+        modules = [info for module in self.parts for info in module.tensors.values()]
         stored: Counter[str] = Counter()
         for info in [*self.tensors.values(), *modules]:
             stored[info.dtype] += info.numbers
@@ -125,8 +145,8 @@ class Checkpoint:
             dense_dim=self.dense_dim,
             multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
             fused_numbers=layers * 3 * hidden * (hidden + 1),
-            token_numbers=max((_token_numbers(module) for module in self.modules), default=0),
-            mixes_layers=any(module.config.get("active", False) for module in self.modules),
+            token_numbers=max((_token_numbers(module) for module in self.parts), default=0),
+            mixes_layers=any(module.config.get("active", False) for module in self.parts),
             biased=self.architecture in BIASED,
             table_bytes=sum(info.num_bytes for info in table),
         )
@@ -168,7 +188,7 @@ class Checkpoint:
 
     def weight_files(self) -> tuple[Path, ...]:
         """Every file with weights: the encoder's and the modules'."""
-        own = {info.file: None for module in self.modules for info in module.tensors.values()}
+        own = {info.file: None for module in self.parts for info in module.tensors.values()}
         # A head may be in the file of its encoder.
         return tuple(dict.fromkeys((*self.files, *own)))
 

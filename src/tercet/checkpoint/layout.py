@@ -7,6 +7,7 @@ __all__ = ["Checkpoint", "ModuleSpec", "open_checkpoint"]
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tercet.checkpoint.body import Body
@@ -15,6 +16,7 @@ from tercet.checkpoint.encoder_files import position_limit, read_encoder_config,
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.m3 import HEAD_FILES, read_heads
 from tercet.checkpoint.paths import inside, read_json_object
+from tercet.checkpoint.routes import Routes
 from tercet.checkpoint.sentence_files import (
     SentenceSettings,
     read_sentence_settings,
@@ -58,9 +60,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
                 f"pooling={pooling!r}: {source.name} is a table of static embeddings, of which the vector of "
                 "a text is the mean. Leave pooling out."
             )
-        on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
-        rest = (module for module in stack.modules if module.kind not in ("pooling", *TOKEN_MODULES))
-        stack = replace(stack, modules=(*on_tokens, parse_pooling(pooling), *rest), pooling_width=None)
+        stack = _with_pooling(stack, parse_pooling(pooling))
         notes = [note for note in notes if note != _ASSUMED_MEAN]
         notes.append(f"Pooling is {pooling!r}, as asked.")
     check_widths(folder, stack, hidden)
@@ -71,10 +71,15 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         read_sentence_settings(folder, stack.encoder_path) if layout != "huggingface" else SentenceSettings()
     )
     all_states = settings.hidden_states or body.config.get("output_hidden_states") is True
-    modules, pooling_notes = settled_layer_pooling(
-        folder, stack.modules, body.config["num_hidden_layers"], hidden_states=all_states
+    settled = partial(
+        settled_layer_pooling, folder, layers=body.config["num_hidden_layers"], hidden_states=all_states
     )
+    modules, pooling_notes = settled(stack.modules)
     modules = (*modules, *heads)
+    routes = None
+    if stack.router is not None:
+        chains = {name: settled(route.modules)[0] for name, route in stack.routes.items()}
+        routes = Routes(chains, stack.router.default, stack.router.mappings)
     max_length, length_note = text_limit(settings, body.tokenizer_config, body.positions)
     notes += [
         *stack.notes,
@@ -106,7 +111,16 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         file_format=weights.file_format,
         files=weights.files,
         ignored=ignored,
+        routes=routes,
     )
+
+
+def _with_pooling(stack: Stack, pooling: ModuleSpec) -> Stack:
+    """The stack, each of its routes too, with another pooling in the place of its own."""
+    on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
+    rest = (module for module in stack.modules if module.kind not in ("pooling", *TOKEN_MODULES))
+    routes = {name: _with_pooling(route, pooling) for name, route in stack.routes.items()}
+    return replace(stack, modules=(*on_tokens, pooling, *rest), pooling_width=None, routes=routes)
 
 
 _M3_MODULES = (parse_pooling("cls", "BGE-M3's default"), ModuleSpec("normalize", "BGE-M3's default"))

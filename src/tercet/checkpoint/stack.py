@@ -4,13 +4,14 @@ from __future__ import annotations
 
 __all__ = ["POOLING_MODES", "Stack", "check_widths", "mean_of_rows", "parse_pooling", "read_stack"]
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
 from tercet.checkpoint.paths import inside, plain, read_json_file
+from tercet.checkpoint.routes import ROUTERS, Router, read_router
 from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
@@ -33,6 +34,7 @@ class Stack:
     """The first module's folder, relative to the root, the modules after it, and what width pooling expects.
 
     `first` is its class: "Transformer", or "StaticEmbedding", whose mean of rows stands among the modules.
+    Where there is a router, `routes` has each route's own, and the rest is the default one's.
     """
 
     encoder_path: str
@@ -40,6 +42,8 @@ class Stack:
     notes: tuple[str, ...] = ()
     pooling_width: int | None = None
     first: str = "Transformer"
+    routes: Mapping[str, Stack] = field(default_factory=dict)
+    router: Router | None = None
 
 
 def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
@@ -53,6 +57,44 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
     if not isinstance(entries, list) or not entries:
         raise CheckpointError(f"{path} is not a list of modules. Fetch or save the model again.")
     places = [_place(path, entry) for entry in entries]
+    routers = [place for place, (name, _) in enumerate(places) if name in ROUTERS]
+    if len(routers) > 1:
+        raise CheckpointError(
+            f"{path}: {places[routers[1]][1]} is a second router; one is supported. "
+            "Use sentence-transformers for this model."
+        )
+    if not routers:
+        return _read_chain(folder, remote, path, places)
+    [place] = routers
+    router = read_router(folder, places[place][1])
+    chains = {
+        route: (
+            *places[:place],
+            *(_place(path, {"type": of, "path": where}) for of, where in own),
+            *places[place + 1 :],
+        )
+        for route, own in router.routes.items()
+    }
+    _one_encoder(path, chains)
+    routes = {route: _read_chain(folder, remote, path, chain) for route, chain in chains.items()}
+    usual = routes[router.default or next(iter(routes))]
+    notes = dict.fromkeys(note for stack in routes.values() for note in stack.notes)
+    return replace(usual, notes=tuple(notes), routes=routes, router=router)
+
+
+def _one_encoder(path: Path, chains: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """An error where routes begin with different modules."""
+    firsts = {route: chain[0] for route, chain in chains.items() if chain}
+    if len(firsts) < len(chains) or len(set(firsts.values())) > 1:
+        shown = ", ".join(f"{route!r} with {where or name}" for route, (name, where) in firsts.items())
+        raise CheckpointError(
+            f"{path}: the routes begin with encoders of their own ({shown}); routes that share one are "
+            "supported. Open each encoder's folder by itself with tercet.load(folder, pooling=...), or use "
+            "sentence-transformers for this model."
+        )
+
+
+def _read_chain(folder: Path, remote: Remote | None, path: Path, places: Sequence[tuple[str, str]]) -> Stack:
     (first, where), *rest = places
     if first not in _FIRST:
         raise CheckpointError(
@@ -225,6 +267,8 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
 
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
+    for route in stack.routes.values():
+        check_widths(folder, route, hidden)
     width = hidden
     pooled = False
     for module in stack.modules:

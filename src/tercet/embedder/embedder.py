@@ -98,6 +98,7 @@ class Embedder:
         dimensions: int | None = None,
         normalize: bool | None = None,
         on_truncate: OnTruncate = "cut",
+        task: str | None = None,
     ) -> Embeddings:
         """Embeddings of the texts, in their order.
 
@@ -110,13 +111,15 @@ class Embedder:
             dimensions: first so many columns of dense and multi-vector embeddings, renormalised (Matryoshka).
             normalize: unit length or not; by default as the checkpoint says.
             on_truncate: "cut" a text that is too long (flagged, counted), or raise an "error" that names it.
+            task: what the texts are for, such as "query", where the checkpoint has routes (Router, Asym); by
+                default they take its default route.
 
         Raises:
             InputError: a text is not a string, or an option cannot be.
             CheckpointError: an output whose head is not there.
             NonFiniteError: a vector that is not finite even in float32.
         """
-        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate, task)
         return self._encode(texts, self._call(asked))
 
     @refuse_unknown_keywords
@@ -132,7 +135,7 @@ class Embedder:
         normalize: bool | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
-        """`encode` with the prompt named "query", where there is one and no other is asked for."""
+        """`encode` by the route for queries, with the prompt named "query" if no other is asked for."""
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
         return self._encode(texts, self._call(saved_prompt(asked, "query", self.checkpoint)))
 
@@ -149,7 +152,7 @@ class Embedder:
         normalize: bool | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
-        """`encode` with the prompt named "document", "passage" or "corpus", if no other is asked for."""
+        """`encode` by the route for documents, with the prompt named "document", "passage" or "corpus"."""
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
         return self._encode(texts, self._call(saved_prompt(asked, "document", self.checkpoint)))
 
@@ -165,13 +168,15 @@ class Embedder:
         dimensions: int | None = None,
         normalize: bool | None = None,
         on_truncate: OnTruncate = "cut",
+        task: str | None = None,
     ) -> Iterator[Embeddings]:
         """One Embeddings a batch, in the order of the texts, which may come from any iterable.
 
         Options as `encode`'s; they are checked at once, the texts as they are reached. At most two windows of
         512 texts are read ahead.
         """
-        call = self._call(Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate))
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate, task)
+        call = self._call(asked)
         return self._stream(checked(texts), call)
 
     @refuse_unknown_keywords
@@ -217,12 +222,14 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        task: str | None = None,
     ) -> dict[str, Any]:
         """Everything that decides a vector's value, JSON-safe: model, hash, plan, prompt, lengths."""
         from tercet import __version__
 
-        call = self._call(Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize))
-        checkpoint = self.checkpoint
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, task=task)
+        call = self._call(asked)
+        checkpoint, route = self.checkpoint, call.options.route
         return {
             "tercet": __version__,
             "torch": torch.__version__,
@@ -231,7 +238,8 @@ class Embedder:
             "weights_sha256": checkpoint.weights_hash(),
             "architecture": checkpoint.architecture,
             "layout": checkpoint.layout,
-            "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.modules],
+            "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.chain(route)],
+            "route": route,
             "precision": self.plan.precision.to_json(),
             "plan": self.plan.to_json(),
             "float32_layers": list(self._engine.float32_layers),
