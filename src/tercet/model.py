@@ -36,9 +36,10 @@ from tercet.modules import MODULES
 from tercet.modules.chain import DenseChain, dense_chain
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.sparse_linear import SparseLinear
+from tercet.modules.splade_pooling import SpladePooling
 from tercet.precision.dtype import DType
 
-_HEAD_FILES = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
+_HEAD_FILES = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 
 
 def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Module, Mapping[str, Target]]:
@@ -226,7 +227,8 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
 
 
 def _read(checkpoint: Checkpoint, spec: ModuleSpec, dtype: DType, name: str) -> Tensor:
-    return checkpoint.read(spec.tensors[name], dtype)
+    info = spec.tensors[name]
+    return checkpoint.stored(info) if name in spec.as_stored else checkpoint.read(info, dtype)
 
 
 def _renumber(batch: Batch) -> tuple[Tensor, Batch]:
@@ -254,12 +256,14 @@ class HeadOptions:
         dimensions: first so many columns of dense and multi-vector embeddings, renormalised; None for all.
         normalize: unit length or not; None for what the checkpoint says (multi-vector rows: unit length).
         route: which of the checkpoint's routes a dense vector takes; None where there are none.
+        max_active_dims: so many of the largest weights of a sparse vector; None for what the checkpoint says.
     """
 
     outputs: tuple[str, ...]
     dimensions: int | None = None
     normalize: bool | None = None
     route: str | None = None
+    max_active_dims: int | None = None
 
 
 class Heads(nn.Module):
@@ -267,13 +271,14 @@ class Heads(nn.Module):
 
     def __init__(
         self,
-        chain: DenseChain,
+        chain: DenseChain | None,
         *,
         vocabulary: int,
         special_ids: frozenset[int],
         dtype: torch.dtype,
         truncate_dim: int | None,
-        sparse: SparseLinear | None,
+        max_active_dims: int | None,
+        sparse: SparseLinear | SpladePooling | None,
         multivector: ColbertLinear | None,
         routes: Mapping[str, DenseChain],
     ) -> None:
@@ -282,11 +287,12 @@ class Heads(nn.Module):
         # By number: names of modules may not be any text.
         self.route_names = tuple(routes)
         self.routes = nn.ModuleList(routes.values())
-        self.width = chain.width
+        self.width = 0 if chain is None else chain.width
         self.vocabulary = vocabulary
         self.dtype = dtype
         # The checkpoint's own wish for its dense vectors, where a call has none.
         self.truncate_dim = truncate_dim
+        self.max_active_dims = max_active_dims
         self.sparse = sparse
         self.multivector = multivector
         self.register_buffer("special_ids", torch.tensor(sorted(special_ids), dtype=torch.int64))
@@ -299,7 +305,7 @@ class Heads(nn.Module):
             CheckpointError: a module does not fit the vectors that reach it, or there is no pooling.
         """
         body = int(checkpoint.config["hidden_size"])
-        sparse: SparseLinear | None = None
+        sparse: SparseLinear | SpladePooling | None = None
         multivector: ColbertLinear | None = None
         chain: list[ModuleSpec] = []
         made: dict[tuple[str, int], nn.Module] = {}
@@ -312,16 +318,17 @@ class Heads(nn.Module):
             return made[key]
 
         for spec in checkpoint.modules:
-            if spec.kind in ("sparse_linear", "colbert_linear"):
+            if spec.kind in ("sparse_linear", "colbert_linear", "splade_pooling"):
                 module = build(spec, body)
-                if isinstance(module, SparseLinear):
+                if isinstance(module, (SparseLinear, SpladePooling)):
                     sparse = module
                 elif isinstance(module, ColbertLinear):
                     multivector = module
             elif spec.kind != LAYER_POOLING:  # which the encoder does while it runs
                 chain.append(spec)
+        alone = isinstance(sparse, SpladePooling) and not chain
         heads = cls(
-            dense_chain(chain, body, build, str(checkpoint.folder)),
+            None if alone else dense_chain(chain, body, build, str(checkpoint.folder)),
             routes={
                 name: dense_chain(
                     [spec for spec in specs if spec.kind != LAYER_POOLING],
@@ -335,6 +342,7 @@ class Heads(nn.Module):
             special_ids=special_ids,
             dtype=dtype.torch,
             truncate_dim=checkpoint.truncate_dim,
+            max_active_dims=checkpoint.max_active_dims,
             sparse=sparse,
             multivector=multivector,
         )
@@ -344,13 +352,13 @@ class Heads(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """What these heads can make."""
-        found = ["dense"]
+        found = ["dense"] if self.chain is not None else []
         found += ["sparse"] if self.sparse is not None else []
         found += ["multivector"] if self.multivector is not None else []
         return tuple(found)
 
-    def _chain(self, options: HeadOptions) -> DenseChain:
-        """What the dense vectors of a call go through."""
+    def _chain(self, options: HeadOptions) -> DenseChain | None:
+        """What the dense vectors of a call go through; None of a model without them."""
         if options.route is None:
             return self.chain
         return cast(DenseChain, self.routes[self.route_names.index(options.route)])
@@ -367,7 +375,8 @@ class Heads(nn.Module):
                     f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the "
                     f"checkpoint. It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
                 )
-        widths = {"dense": self._chain(options).width} if "dense" in options.outputs else {}
+        chain = self._chain(options)
+        widths = {"dense": chain.width} if "dense" in options.outputs and chain is not None else {}
         if "multivector" in options.outputs and self.multivector is not None:
             widths["multivector"] = self.multivector.out_width
         if options.dimensions is not None:
@@ -385,18 +394,30 @@ class Heads(nn.Module):
     ) -> tuple[Tensor | None, SparseVectors | None, MultiVectors | None]:
         """The outputs asked for, of packed token vectors; texts begin with `prompt_tokens` of a prompt."""
         dense = sparse = multivector = None
-        if "dense" in options.outputs:
-            dense = self._dense(hidden, batch, options, prompt_tokens)
-        if "sparse" in options.outputs and self.sparse is not None:
-            sparse = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
+        if "dense" in options.outputs and (chain := self._chain(options)) is not None:
+            dense = self._dense(chain, hidden, batch, options, prompt_tokens)
+        if "sparse" in options.outputs:
+            sparse = self._sparse(hidden, batch, options)
         if "multivector" in options.outputs and self.multivector is not None:
             multivector = self.multivector(
                 hidden, batch, dimensions=options.dimensions, normalize=options.normalize is not False
             )
         return dense, sparse, multivector
 
-    def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int) -> Tensor:
-        chain = self._chain(options)
+    def _sparse(self, hidden: Tensor, batch: Batch, options: HeadOptions) -> SparseVectors | None:
+        if self.sparse is None:
+            return None
+        found: SparseVectors
+        if isinstance(self.sparse, SpladePooling):
+            found = self.sparse(hidden, batch)
+        else:
+            found = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
+        most = self.max_active_dims if options.max_active_dims is None else options.max_active_dims
+        return found if most is None else found.top(most)
+
+    def _dense(
+        self, chain: DenseChain, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int
+    ) -> Tensor:
         vectors: Tensor = chain(hidden, batch, self.dtype, prompt_tokens)
         dimensions = self.truncate_dim if options.dimensions is None else options.dimensions
         shortened = dimensions is not None and dimensions < vectors.shape[1]

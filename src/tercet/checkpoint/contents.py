@@ -33,12 +33,14 @@ class ModuleSpec:
         where: folder or file it came from, relative to the checkpoint ("1_Pooling", "sparse_linear.pt").
         config: its settings under the new key names: old ones are translated, unknown ones refused.
         tensors: its weights by the names that the module's file has.
+        as_stored: which of them keep their stored dtype, and are cast part by part when they are used.
     """
 
     kind: str
     where: str
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
+    as_stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Checkpoint:
         special_tokens: whether the tokenizer puts special tokens around a text.
         lowercase: True where sentence_bert_config.json asks for do_lower_case.
         prompts, default_prompt_name: as config_sentence_transformers.json has them.
-        truncate_dim: as config_sentence_transformers.json has it.
+        truncate_dim, max_active_dims: as config_sentence_transformers.json has them.
         notes: sentences about what was found that a user should know (tensors that are not used, an assumed
             pooling, mixed dtypes, a format that must be read whole).
         revision: hub commit, or None of a folder.
@@ -89,6 +91,7 @@ class Checkpoint:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
+    max_active_dims: int | None = None
     notes: tuple[str, ...] = ()
     revision: str | None = None
     encoder_path: str = ""
@@ -122,11 +125,18 @@ class Checkpoint:
         # A table without layers is used as it is stored, whatever the precision.
         body = [info for info in self.tensors.values() if info.is_float and layers]
         table = [] if layers else list(self.tensors.values())
-        modules = [info for module in self.parts for info in module.tensors.values()]
+        modules = [
+            info
+            for module in self.parts
+            for name, info in module.tensors.items()
+            if name not in module.as_stored
+        ]
+        words = self._word_matrix()
+        tied = words is not None and any(info is words for info in body)
         stored: Counter[str] = Counter()
-        for info in [*self.tensors.values(), *modules]:
+        for info in [*self.tensors.values(), *modules, *([] if words is None or tied else [words])]:
             stored[info.dtype] += info.numbers
-        sparse, colbert = self.module("sparse_linear"), self.module("colbert_linear")
+        colbert = self.module("colbert_linear")
         return Footprint(
             name=self.name,
             architecture=self.architecture,
@@ -141,7 +151,7 @@ class Checkpoint:
             intermediate=int(self.config["intermediate_size"]),
             vocabulary=int(self.config["vocab_size"]),
             max_tokens=self.max_length if self.max_length < UNLIMITED else 0,
-            outputs=("dense", *(["sparse"] if sparse else []), *(["multivector"] if colbert else [])),
+            outputs=self.outputs,
             dense_dim=self.dense_dim,
             multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
             fused_numbers=layers * 3 * hidden * (hidden + 1),
@@ -149,7 +159,23 @@ class Checkpoint:
             mixes_layers=any(module.config.get("active", False) for module in self.parts),
             biased=self.architecture in BIASED,
             table_bytes=sum(info.num_bytes for info in table),
+            word_matrix_bytes=0 if words is None else words.num_bytes,
+            word_matrix_tied=tied,
         )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it can make, of "dense", "sparse", "multivector"."""
+        kinds = {module.kind for module in self.modules}
+        if "splade_pooling" in kinds:
+            return ("sparse",)
+        heads = {"sparse": "sparse_linear", "multivector": "colbert_linear"}
+        return ("dense", *(output for output, kind in heads.items() if kind in kinds))
+
+    def _word_matrix(self) -> TensorInfo | None:
+        """The matrix of a masked-language head, or None."""
+        found = self.module("splade_pooling")
+        return None if found is None else found.tensors["decoder.weight"]
 
     @property
     def dense_dim(self) -> int:

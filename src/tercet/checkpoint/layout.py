@@ -15,6 +15,7 @@ from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.m3 import HEAD_FILES, read_heads
+from tercet.checkpoint.masked_language import read_masked_language_head
 from tercet.checkpoint.paths import inside, read_json_object
 from tercet.checkpoint.routes import Routes
 from tercet.checkpoint.sentence_files import (
@@ -24,6 +25,7 @@ from tercet.checkpoint.sentence_files import (
     text_limit,
 )
 from tercet.checkpoint.source import Source
+from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.stack import Stack, check_widths, mean_of_rows, parse_pooling, read_stack
 from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
@@ -37,7 +39,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     Args:
         source: what `find` gave back, or a folder.
         pooling: instead of the checkpoint's own: "cls", "mean", "max", "mean_sqrt_len_tokens",
-            "weightedmean", "lasttoken", or several joined by "+".
+            "weightedmean", "lasttoken", several joined by "+", or "splade" and "splade-sum".
 
     Raises:
         CheckpointError: a file is missing or damaged, does not fit the others, or asks for what is not done.
@@ -47,8 +49,11 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         source = Source(Path(source), str(source), None)
     folder = source.folder
     notes: list[str] = []
-    refuse_other_types(folder)
+    # Another type is told before its modules are found to be unknown; what it makes only when they are known.
+    refuse_other_types(folder, sparse=True)
     stack, layout = _stack(source, notes)
+    given = pooling is not None
+    refuse_other_types(folder, sparse=given or any(spec.kind in SPARSE_MODULES for spec in stack.modules))
     body = _body(source, stack, layout)
     hidden = body.config["hidden_size"]
     heads, head_notes = read_heads(folder, hidden, source.remote)
@@ -67,14 +72,27 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
 
     weights, tensors, ignored = body.weights, body.tensors, body.ignored
     _refuse_rerankers(folder, layout, tensors)
-    settings = (
-        read_sentence_settings(folder, stack.encoder_path) if layout != "huggingface" else SentenceSettings()
-    )
+    settings = SentenceSettings()
+    if layout != "huggingface":
+        # A pooling that was asked for outranks what the folder says of the encoder's task.
+        settings = read_sentence_settings(
+            folder,
+            stack.encoder_path,
+            task=None if pooling else _task(stack),
+            usual="fill-mask" if stack.first == "MLMTransformer" else "feature-extraction",
+        )
+    elif pooling is None and any(
+        str(name).endswith("ForMaskedLM") for name in body.config.get("architectures") or ()
+    ):
+        notes.append(_LANGUAGE_MODEL)
     all_states = settings.hidden_states or body.config.get("output_hidden_states") is True
     settled = partial(
         settled_layer_pooling, folder, layers=body.config["num_hidden_layers"], hidden_states=all_states
     )
     modules, pooling_notes = settled(stack.modules)
+    modules, ignored = read_masked_language_head(
+        folder, body.architecture, body.config, tensors, ignored, modules
+    )
     modules = (*modules, *heads)
     routes = None
     if stack.router is not None:
@@ -105,6 +123,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         prompts=settings.prompts,
         default_prompt_name=settings.default_prompt_name,
         truncate_dim=settings.truncate_dim,
+        max_active_dims=settings.max_active_dims,
         notes=tuple(notes),
         revision=source.revision,
         encoder_path=stack.encoder_path,
@@ -118,7 +137,8 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
 def _with_pooling(stack: Stack, pooling: ModuleSpec) -> Stack:
     """The stack, each of its routes too, with another pooling in the place of its own."""
     on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
-    rest = (module for module in stack.modules if module.kind not in ("pooling", *TOKEN_MODULES))
+    replaced = ("pooling", *SPARSE_MODULES, *TOKEN_MODULES)
+    rest = (module for module in stack.modules if module.kind not in replaced)
     routes = {name: _with_pooling(route, pooling) for name, route in stack.routes.items()}
     return replace(stack, modules=(*on_tokens, pooling, *rest), pooling_width=None, routes=routes)
 
@@ -129,6 +149,17 @@ _ASSUMED_MEAN = (
     "There is no modules.json: mean pooling without normalisation is assumed, as sentence-transformers does. "
     "Pass pooling='cls' if the model was trained so."
 )
+_LANGUAGE_MODEL = (
+    "It ends in a masked-language head, which dense vectors do not use. Pass pooling='splade' if it was "
+    "trained for sparse vectors (SPLADE)."
+)
+
+
+def _task(stack: Stack) -> str:
+    """What the modules behind the encoder take of it."""
+    return (
+        "fill-mask" if any(spec.kind == "splade_pooling" for spec in stack.modules) else "feature-extraction"
+    )
 
 
 def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:

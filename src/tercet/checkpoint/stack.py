@@ -12,6 +12,7 @@ from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
 from tercet.checkpoint.paths import inside, plain, read_json_file
 from tercet.checkpoint.routes import ROUTERS, Router, read_router
+from tercet.checkpoint.sparse_modules import SPARSE_MODULES, SPLADE_WORDS, read_splade_pooling, splade
 from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
@@ -26,7 +27,7 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
-_FIRST = ("Transformer", "StaticEmbedding")
+_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,7 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
     "LayerNorm": _layer_norm,
     "Normalize": _normalize,
     "Dropout": _dropout,
+    "SpladePooling": read_splade_pooling,
 }
 
 
@@ -252,14 +254,20 @@ def mean_of_rows(where: str) -> ModuleSpec:
 
 
 def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
-    """The pooling that a word means: "cls", "mean", several as "cls+mean"; the user's own without `where`."""
+    """The pooling that a word means: "cls", "mean", several as "cls+mean"; the user's own without `where`.
+
+    "splade" and "splade-sum" mean SPLADE's, of the masked-language head.
+    """
     if not isinstance(pooling, str):
         raise InputError(f"pooling={pooling!r}: give a word, such as 'mean' or 'cls'.")
+    if pooling in SPLADE_WORDS:
+        return splade(SPLADE_WORDS[pooling], where or f"pooling={pooling!r}")
     modes = tuple(part.strip() for part in pooling.split("+"))
     for mode in modes:
         if mode not in POOLING_MODES:
+            close = nearest(mode, (*POOLING_MODES, *SPLADE_WORDS))
             raise InputError(
-                f"pooling={pooling!r}: there is no pooling {mode!r}. {nearest(mode, POOLING_MODES)} "
+                f"pooling={pooling!r}: there is no pooling {mode!r}. {close} "
                 "Join several with '+', as in 'cls+mean'."
             )
     return ModuleSpec("pooling", where or f"pooling={pooling!r}", {"modes": modes, "include_prompt": True})
@@ -267,9 +275,25 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
 
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
-    for route in stack.routes.values():
+    for name, route in stack.routes.items():
+        sparse = next((module for module in route.modules if module.kind in SPARSE_MODULES), None)
+        if sparse is not None:
+            raise CheckpointError(
+                f"{folder}: the route {name!r} ends in {sparse.where}; routes to sparse vectors are not "
+                "supported. Use sentence-transformers for this model."
+            )
         check_widths(folder, route, hidden)
     width = hidden
+    splade_pooling = next((module for module in stack.modules if module.kind == "splade_pooling"), None)
+    if splade_pooling is not None:
+        other = next((module for module in stack.modules if module is not splade_pooling), None)
+        if other is not None:
+            raise CheckpointError(
+                f"{folder}: {other.where} stands beside SPLADE's pooling ({splade_pooling.where}), which "
+                "makes sparse vectors of a masked-language head and takes no other module. Pass another "
+                "pooling, such as pooling='mean'."
+            )
+        return
     pooled = False
     for module in stack.modules:
         takes = _TAKES.get(module.kind, "")

@@ -7,6 +7,7 @@ __all__ = ["Embedder"]
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,7 @@ class Embedder:
         tokenizer: text to token ids.
         max_length: most tokens of a text, special tokens included.
         outputs: what it can make, of "dense", "sparse", "multivector".
-        dimension: width of the dense vectors.
+        dimension: width of the dense vectors; 0 where it makes none.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
         task: str | None = None,
     ) -> Embeddings:
@@ -104,12 +106,15 @@ class Embedder:
 
         Args:
             texts: the texts; one text is a list of one.
-            outputs: of "dense", "sparse", "multivector"; dense alone by default.
+            outputs: of "dense", "sparse", "multivector"; by default dense alone, or sparse of a model without
+                dense vectors.
             prompt: put before each text; it outranks `prompt_name`, and that the checkpoint's default.
             prompt_name: a prompt of the checkpoint or of `load`.
             max_length: most tokens of a text, for this call.
             dimensions: first so many columns of dense and multi-vector embeddings, renormalised (Matryoshka).
             normalize: unit length or not; by default as the checkpoint says.
+            max_active_dims: so many of the largest weights of each sparse vector; by default as the
+                checkpoint says, else all.
             on_truncate: "cut" a text that is too long (flagged, counted), or raise an "error" that names it.
             task: what the texts are for, such as "query", where the checkpoint has routes (Router, Asym); by
                 default they take its default route.
@@ -120,6 +125,7 @@ class Embedder:
             NonFiniteError: a vector that is not finite even in float32.
         """
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate, task)
+        asked = replace(asked, max_active_dims=max_active_dims)
         return self._encode(texts, self._call(asked))
 
     @refuse_unknown_keywords
@@ -133,10 +139,12 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
         """`encode` by the route for queries, with the prompt named "query" if no other is asked for."""
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        asked = replace(asked, max_active_dims=max_active_dims)
         return self._encode(texts, self._call(saved_prompt(asked, "query", self.checkpoint)))
 
     @refuse_unknown_keywords
@@ -150,10 +158,12 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
         """`encode` by the route for documents, with the prompt named "document", "passage" or "corpus"."""
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        asked = replace(asked, max_active_dims=max_active_dims)
         return self._encode(texts, self._call(saved_prompt(asked, "document", self.checkpoint)))
 
     @refuse_unknown_keywords
@@ -167,6 +177,7 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
         task: str | None = None,
     ) -> Iterator[Embeddings]:
@@ -176,6 +187,7 @@ class Embedder:
         512 texts are read ahead.
         """
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate, task)
+        asked = replace(asked, max_active_dims=max_active_dims)
         call = self._call(asked)
         return self._stream(checked(texts), call)
 
@@ -222,13 +234,14 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         task: str | None = None,
     ) -> dict[str, Any]:
         """Everything that decides a vector's value, JSON-safe: model, hash, plan, prompt, lengths."""
         from tercet import __version__
 
-        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, task=task)
-        call = self._call(asked)
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize)
+        call = self._call(replace(asked, task=task, max_active_dims=max_active_dims))
         checkpoint, route = self.checkpoint, call.options.route
         return {
             "tercet": __version__,
@@ -249,6 +262,7 @@ class Embedder:
             "dimensions": call.options.dimensions,
             "truncate_dim": checkpoint.truncate_dim,
             "normalize": call.options.normalize,
+            "max_active_dims": call.options.max_active_dims or checkpoint.max_active_dims,
         }
 
     def _call(self, asked: Asked) -> Call:

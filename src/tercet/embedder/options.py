@@ -35,6 +35,7 @@ class Asked:
     normalize: bool | None = None
     on_truncate: OnTruncate = "cut"
     task: str | None = None
+    max_active_dims: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,15 @@ def check(asked: Asked, checkpoint: Checkpoint, heads: Heads, *, usual: int, pos
         InputError: an option cannot be.
         CheckpointError: an output whose head is not there.
     """
-    outputs = ("dense",) if asked.outputs is None else named_outputs(asked.outputs)
+    outputs = heads.outputs[:1] if asked.outputs is None else named_outputs(asked.outputs)
     if asked.normalize is not None and not isinstance(asked.normalize, bool):
         raise InputError(f"normalize is {asked.normalize!r}, it must be True, False or None.")
     dimensions = asked.dimensions
     if dimensions is not None:
         dimensions = _integer("dimensions", dimensions)
-    options = HeadOptions(outputs, dimensions, asked.normalize, _route(asked.task, checkpoint))
+    most = asked.max_active_dims
+    most = None if most is None else positive_integer("max_active_dims", most)
+    options = HeadOptions(outputs, dimensions, asked.normalize, _route(asked.task, checkpoint), most)
     heads.check(options, checkpoint.name)
     if asked.on_truncate not in ("cut", "error"):
         close = nearest(str(asked.on_truncate), ("cut", "error"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Footprint", "predict_memory", "show_bytes", "weight_bytes"]
+__all__ = ["SPLADE_COLUMNS", "SPLADE_ROWS", "Footprint", "predict_memory", "show_bytes", "weight_bytes"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +21,10 @@ _CAST_CHUNK_BYTES = 32 << 20  # of a file that are mapped at once while a tensor
 _TOKENIZER_BYTES = 600  # of each entry of the vocabulary
 _BLOCK_ROWS = 256  # of a feed-forward net with packed weights
 _SCALE_BYTES = 8  # a float32 scale of a group of weights, and their sum
+# Of the numbers (tokens, vocabulary) of a masked-language head, so many rows and columns exist at a time.
+SPLADE_ROWS, SPLADE_COLUMNS = 1024, 4096
+_SPLADE_ENTRIES = 8  # that a token leaves in its text's vector, a few at most as a rule
+_SPLADE_ENTRY_BYTES = 64  # while they are put in order
 _GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
 _BIAS_BLOCK_BYTES = 64 << 20  # of an attention bias that is written out at once (layers/attention.py)
 
@@ -46,6 +50,8 @@ class Footprint:
         mixes_layers: whether the sum of several layers is held beside the one that is being computed.
         biased: whether attention adds a bias to the score of each pair of tokens.
         table_bytes: of a table without layers, which is used as it is stored.
+        word_matrix_bytes: of a masked-language head's matrix, which stays as stored; 0 without such a head.
+        word_matrix_tied: whether that is the encoder's table of word embeddings.
     """
 
     name: str
@@ -69,6 +75,8 @@ class Footprint:
     mixes_layers: bool = False
     biased: bool = False
     table_bytes: int = 0
+    word_matrix_bytes: int = 0
+    word_matrix_tied: bool = False
 
     @property
     def stored_dtype(self) -> str:
@@ -146,10 +154,12 @@ def predict_memory(
             recomputing += again - running + min(again, _MOST_HOLES_BYTES)
     loading = _loading_bytes(footprint, precision, weights)
     after = running + holes + recomputing
+    matrix = footprint.word_matrix_bytes
     if device != "cpu":
         bias = _bias_bytes(footprint, precision, tokens)
         return (
             ("weights", weights),
+            *([("the masked-language head's matrix", matrix)] if matrix else []),
             (f"one batch of {tokens:,} tokens", running),
             *([("attention with a bias, in padded blocks", bias)] if bias else []),
             ("workspace of the maths library", _GPU_WORKSPACE_BYTES),
@@ -159,6 +169,9 @@ def predict_memory(
         ("tokenizer", _TOKENIZER_BYTES * footprint.vocabulary),
         ("weights", weights),
     ]
+    # Both are one mapping of the file where the encoder's table is not cast.
+    if matrix and not (footprint.word_matrix_tied and footprint.stored_dtype == str(precision.weights)):
+        parts.append(("the masked-language head's matrix", matrix))
     if loading > after + _RUNTIME_BYTES:
         what = (
             "the legacy file, read whole"
@@ -225,6 +238,13 @@ def _activation_bytes(
         head += 3 * footprint.multivector_dim * precision.heads.bytes
     if "sparse" in outputs:
         head += 64  # ids and weights of each token, sorted
+    if "sparse" in outputs and footprint.word_matrix_bytes:
+        head = hidden * (precision.compute.bytes + precision.heads.bytes)
+        head += _SPLADE_ENTRIES * _SPLADE_ENTRY_BYTES
+        rows, columns = min(tokens, SPLADE_ROWS), min(footprint.vocabulary, SPLADE_COLUMNS)
+        # A block of numbers, the part of the matrix that makes it, and three results of the layer before.
+        numbers = rows * columns + columns * hidden + 3 * rows * hidden
+        return max(tokens * body + blocks, tokens * head + numbers * precision.heads.bytes)
     return tokens * max(body, head) + blocks
 
 
