@@ -225,20 +225,23 @@ class SentenceTransformer(Loaded[Embedder]):
         whole = self.embedder.checkpoint.dense_dim
         dimensions = _checked_dimensions(self.truncate_dim if truncate_dim is None else truncate_dim)
         dimensions = whole if dimensions is None else min(dimensions, whole)
+        cut = dimensions < whole
+        # Routes may differ in width: all columns are asked for by number only against a saved truncation.
+        every = None if self.embedder.checkpoint.truncate_dim is None else whole
         options: dict[str, Any] = {
             "prompt": prompt,
             "max_length": max_length,
             # Cut and normalised is one step there; cut alone is not what `dimensions` means.
-            "dimensions": dimensions if normalize_embeddings else whole,
+            "dimensions": dimensions if cut and normalize_embeddings else every,
             "normalize": True if normalize_embeddings else None,
         }
-        role = {"query": self.embedder.encode_query, "document": self.embedder.encode_document}
-        encode = role.get(task or "", self.embedder.encode)
+        if self.embedder.checkpoint.routes is not None:  # any task is accepted where there is but one way
+            options["task"] = task
 
         def vectors(part: Sequence[str]) -> Tensor:
-            dense = encode(part, **options).dense
+            dense = self.embedder.encode(part, **options).dense
             assert dense is not None
-            return dense if dense.shape[1] == dimensions else dense[:, :dimensions].contiguous()
+            return dense if dense.shape[1] <= dimensions else dense[:, :dimensions].contiguous()
 
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
