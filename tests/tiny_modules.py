@@ -5,11 +5,24 @@ Needs no more than `tiny`, so that it also runs where the peers are installed.
 
 from __future__ import annotations
 
-__all__ = ["cnn", "dropout", "layer_pooling", "lstm", "normal", "pooling", "word_weights", "write_stack"]
+__all__ = [
+    "cnn",
+    "dense",
+    "dropout",
+    "layer_pooling",
+    "lstm",
+    "normal",
+    "normalize",
+    "pooling",
+    "put_routes_first",
+    "router",
+    "word_weights",
+    "write_stack",
+]
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +53,7 @@ def write_stack(
         name, width = part(made, width, dtype, old_keys)
         path = f"{place}_{name}"
         made.rename(folder / path)
-        classes = OLD_CLASSES if old_keys else CLASSES
-        reference = f"{classes}.{name}" if old_keys else f"{classes}.{_file(name)}.{name}"
+        reference = _reference(name, old_keys)
         entries.append({"idx": place, "name": str(place), "path": path, "type": reference})
     (folder / "modules.json").write_text(json.dumps(entries))
     return folder
@@ -150,6 +162,99 @@ def word_weights(unknown: float = 0.5) -> Part:
         return "WordWeights", width
 
     return write
+
+
+def dense(name: str, out: int = 32) -> Part:
+    """Dense, of random weights by its name."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        activation = "torch.nn.modules.activation.Tanh"
+        config = {
+            "in_features": width,
+            "out_features": out,
+            "bias": True,
+            "activation_function": activation,
+        }
+        _settings(folder, "config.json", config)
+        weights = {
+            "linear.weight": normal(f"{name}.weight", (out, width)),
+            "linear.bias": normal(f"{name}.bias", (out,)),
+        }
+        _weights(folder, weights, dtype)
+        return "Dense", out
+
+    return write
+
+
+def normalize() -> Part:
+    """Normalize."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        return "Normalize", width
+
+    return write
+
+
+def router(routes: Mapping[str, Sequence[Part]], **parameters: Any) -> Part:
+    """Router, or Asym with its old file; a part that stands in two routes is written once."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        types: dict[str, str] = {}
+        structure: dict[str, list[str]] = {}
+        ids: dict[Part, tuple[str, int]] = {}
+        out = width
+        for route, parts in routes.items():
+            out, structure[route] = width, []
+            for place, part in enumerate(parts):
+                if part not in ids:
+                    made = folder / "part"
+                    made.mkdir()
+                    name, wide = part(made, out, dtype, old_keys)
+                    ids[part] = f"{route}_{place}_{name}", wide
+                    made.rename(folder / ids[part][0])
+                    types[ids[part][0]] = _reference(name, old_keys)
+                one, out = ids[part]
+                structure[route].append(one)
+        config = {"types": types, "structure": structure, "parameters": parameters}
+        _settings(folder, "config.json" if old_keys else "router_config.json", config)
+        return "Asym" if old_keys else "Router", out
+
+    return write
+
+
+def put_routes_first(folder: Path) -> Path:
+    """The folder with everything in one router that stands first, whose routes share encoder and pooling."""
+    entries = json.loads((folder / "modules.json").read_text())
+    assert [entry["path"] for entry in entries[1:]] == ["1_Pooling", "2_Router"]
+    config = json.loads((folder / "2_Router" / "router_config.json").read_text())
+    transformer, shared = folder / "query_0_Transformer", {"query_1_Pooling": folder / "1_Pooling"}
+    transformer.mkdir()
+    for file in list(folder.iterdir()):
+        if file.is_file() and file.name not in ("modules.json", "config_sentence_transformers.json"):
+            file.rename(transformer / file.name)
+    for name, place in shared.items():
+        place.rename(folder / name)
+    for name in config["types"]:
+        (folder / "2_Router" / name).rename(folder / name)
+    (folder / "2_Router" / "router_config.json").unlink()
+    (folder / "2_Router").rmdir()
+    config["types"] |= {transformer.name: entries[0]["type"], "query_1_Pooling": entries[1]["type"]}
+    config["structure"] = {
+        route: [transformer.name, *shared, *own] for route, own in config["structure"].items()
+    }
+    _settings(folder, "router_config.json", config)
+    one = {"idx": 0, "name": "0", "path": "", "type": _reference("Router", False)}
+    (folder / "modules.json").write_text(json.dumps([one]))
+    return folder
+
+
+def _reference(name: str, old_keys: bool) -> str:
+    """The name by which modules.json calls a class."""
+    if old_keys:
+        return f"{OLD_CLASSES}.{name}"
+    if name in ("Dense", "Normalize", "Router"):
+        return f"sentence_transformers.base.modules.{_file(name)}.{name}"
+    return f"{CLASSES}.{_file(name)}.{name}"
 
 
 def _file(name: str) -> str:

@@ -10,6 +10,7 @@ __all__ = [
     "load_encoder",
     "named_outputs",
     "position_limit",
+    "read_target",
 ]
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from tercet.batch import Batch
+from tercet.checkpoint.body import UNLIMITED
 from tercet.checkpoint.encoder_files import position_limit as positions_of
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.embeddings import MultiVectors, SparseVectors
 from tercet.encoders import ENCODERS, Encoder, Target
+from tercet.encoders.static import StaticEncoder
 from tercet.errors import CheckpointError, InputError
 from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import unit_rows
@@ -33,9 +36,10 @@ from tercet.modules import MODULES
 from tercet.modules.chain import DenseChain, dense_chain
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.sparse_linear import SparseLinear
+from tercet.modules.splade_pooling import SpladePooling
 from tercet.precision.dtype import DType
 
-_HEAD_FILES = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
+_HEAD_FILES = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 
 
 def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Module, Mapping[str, Target]]:
@@ -70,6 +74,8 @@ def check_encoder(checkpoint: Checkpoint, *, fused: bool = True) -> tuple[nn.Mod
 def position_limit(checkpoint: Checkpoint) -> int:
     """Most tokens of a text that the encoder has positions for."""
     _check_layers(checkpoint)
+    if not checkpoint.config["num_hidden_layers"]:  # a table alone knows no positions
+        return UNLIMITED
     return positions_of(checkpoint.architecture, checkpoint.config)
 
 
@@ -128,6 +134,8 @@ def load_encoder(
         float32_layers: numbers of layers whose parameters are read in float32 instead.
     """
     module, names = check_encoder(checkpoint, fused=fused)
+    if isinstance(module, StaticEncoder):
+        module.dtype = dtype.torch
     prefixes = [where for where, _ in cast(Encoder, module).stages()] if float32_layers else []
     _fill(module, names, checkpoint, dtype, prefix, tuple(prefixes[number] for number in float32_layers))
     return module
@@ -145,7 +153,7 @@ def _fill(
         if not target.parameter.startswith(prefix):
             continue
         dtype = DType.FLOAT32 if target.parameter.startswith(in_float32) else planned
-        tensor = checkpoint.read(checkpoint.tensors[name], dtype)
+        tensor = read_target(checkpoint, name, target, dtype)
         path, _, leaf = target.parameter.rpartition(".")
         owner = module.get_submodule(path)
         if target.first_row is None:
@@ -157,6 +165,26 @@ def _fill(
             setattr(owner, leaf, whole)
         whole.data[target.first_row : target.first_row + len(tensor)].copy_(tensor)
         checkpoint.release(checkpoint.tensors[name])
+
+
+def read_target(checkpoint: Checkpoint, name: str, target: Target, dtype: DType) -> Tensor:
+    """A tensor of the encoder on the CPU: in `dtype`, or as it is stored where it is used so.
+
+    Raises:
+        CheckpointError: it names rows that are not there.
+    """
+    info = checkpoint.tensors[name]
+    if not target.as_stored:
+        return checkpoint.read(info, dtype)
+    stored = checkpoint.stored(info)
+    if target.below is not None and stored.numel():
+        low, high = (int(bound) for bound in torch.aminmax(stored))
+        if low < 0 or high >= target.below:
+            raise CheckpointError(
+                f"{info.file}: {info.name!r} names rows {low:,} to {high:,}, there are {target.below:,}. "
+                "The file is damaged or of different saves; fetch the model again."
+            )
+    return stored
 
 
 def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
@@ -180,7 +208,8 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
                 checkpoint.release(info)
             else:
                 leaf = target.parameter.rpartition(".")[2]
-                setattr(owner, leaf, nn.Parameter(checkpoint.read(info, DType.FLOAT32), requires_grad=False))
+                tensor = read_target(checkpoint, name, target, DType.FLOAT32)
+                setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False))
 
         def states() -> Iterator[Tensor]:
             hidden = encoder.embed(batch)
@@ -198,7 +227,8 @@ def hidden_in_float32(checkpoint: Checkpoint, batch: Batch) -> Tensor:
 
 
 def _read(checkpoint: Checkpoint, spec: ModuleSpec, dtype: DType, name: str) -> Tensor:
-    return checkpoint.read(spec.tensors[name], dtype)
+    info = spec.tensors[name]
+    return checkpoint.stored(info) if name in spec.as_stored else checkpoint.read(info, dtype)
 
 
 def _renumber(batch: Batch) -> tuple[Tensor, Batch]:
@@ -225,11 +255,15 @@ class HeadOptions:
         outputs: of "dense", "sparse", "multivector".
         dimensions: first so many columns of dense and multi-vector embeddings, renormalised; None for all.
         normalize: unit length or not; None for what the checkpoint says (multi-vector rows: unit length).
+        route: which of the checkpoint's routes a dense vector takes; None where there are none.
+        max_active_dims: so many of the largest weights of a sparse vector; None for what the checkpoint says.
     """
 
     outputs: tuple[str, ...]
     dimensions: int | None = None
     normalize: bool | None = None
+    route: str | None = None
+    max_active_dims: int | None = None
 
 
 class Heads(nn.Module):
@@ -237,22 +271,28 @@ class Heads(nn.Module):
 
     def __init__(
         self,
-        chain: DenseChain,
+        chain: DenseChain | None,
         *,
         vocabulary: int,
         special_ids: frozenset[int],
         dtype: torch.dtype,
         truncate_dim: int | None,
-        sparse: SparseLinear | None,
+        max_active_dims: int | None,
+        sparse: SparseLinear | SpladePooling | None,
         multivector: ColbertLinear | None,
+        routes: Mapping[str, DenseChain],
     ) -> None:
         super().__init__()
         self.chain = chain
-        self.width = chain.width
+        # By number: names of modules may not be any text.
+        self.route_names = tuple(routes)
+        self.routes = nn.ModuleList(routes.values())
+        self.width = 0 if chain is None else chain.width
         self.vocabulary = vocabulary
         self.dtype = dtype
         # The checkpoint's own wish for its dense vectors, where a call has none.
         self.truncate_dim = truncate_dim
+        self.max_active_dims = max_active_dims
         self.sparse = sparse
         self.multivector = multivector
         self.register_buffer("special_ids", torch.tensor(sorted(special_ids), dtype=torch.int64))
@@ -265,28 +305,44 @@ class Heads(nn.Module):
             CheckpointError: a module does not fit the vectors that reach it, or there is no pooling.
         """
         body = int(checkpoint.config["hidden_size"])
-        sparse: SparseLinear | None = None
+        sparse: SparseLinear | SpladePooling | None = None
         multivector: ColbertLinear | None = None
         chain: list[ModuleSpec] = []
+        made: dict[tuple[str, int], nn.Module] = {}
 
         def build(spec: ModuleSpec, width: int) -> nn.Module:
-            return MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
+            # Modules that routes share are there once.
+            key = spec.where, width
+            if key not in made:
+                made[key] = MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
+            return made[key]
 
         for spec in checkpoint.modules:
-            if spec.kind in ("sparse_linear", "colbert_linear"):
+            if spec.kind in ("sparse_linear", "colbert_linear", "splade_pooling"):
                 module = build(spec, body)
-                if isinstance(module, SparseLinear):
+                if isinstance(module, (SparseLinear, SpladePooling)):
                     sparse = module
                 elif isinstance(module, ColbertLinear):
                     multivector = module
             elif spec.kind != LAYER_POOLING:  # which the encoder does while it runs
                 chain.append(spec)
+        alone = isinstance(sparse, SpladePooling) and not chain
         heads = cls(
-            dense_chain(chain, body, build, str(checkpoint.folder)),
+            None if alone else dense_chain(chain, body, build, str(checkpoint.folder)),
+            routes={
+                name: dense_chain(
+                    [spec for spec in specs if spec.kind != LAYER_POOLING],
+                    body,
+                    build,
+                    str(checkpoint.folder),
+                )
+                for name, specs in ({} if checkpoint.routes is None else checkpoint.routes.modules).items()
+            },
             vocabulary=int(checkpoint.config["vocab_size"]),
             special_ids=special_ids,
             dtype=dtype.torch,
             truncate_dim=checkpoint.truncate_dim,
+            max_active_dims=checkpoint.max_active_dims,
             sparse=sparse,
             multivector=multivector,
         )
@@ -296,10 +352,16 @@ class Heads(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """What these heads can make."""
-        found = ["dense"]
+        found = ["dense"] if self.chain is not None else []
         found += ["sparse"] if self.sparse is not None else []
         found += ["multivector"] if self.multivector is not None else []
         return tuple(found)
+
+    def _chain(self, options: HeadOptions) -> DenseChain | None:
+        """What the dense vectors of a call go through; None of a model without them."""
+        if options.route is None:
+            return self.chain
+        return cast(DenseChain, self.routes[self.route_names.index(options.route)])
 
     def check(self, options: HeadOptions, where: str) -> None:
         """An error where the options ask for something that these heads cannot make."""
@@ -313,7 +375,8 @@ class Heads(nn.Module):
                     f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the "
                     f"checkpoint. It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
                 )
-        widths = {"dense": self.width} if "dense" in options.outputs else {}
+        chain = self._chain(options)
+        widths = {"dense": chain.width} if "dense" in options.outputs and chain is not None else {}
         if "multivector" in options.outputs and self.multivector is not None:
             widths["multivector"] = self.multivector.out_width
         if options.dimensions is not None:
@@ -331,23 +394,36 @@ class Heads(nn.Module):
     ) -> tuple[Tensor | None, SparseVectors | None, MultiVectors | None]:
         """The outputs asked for, of packed token vectors; texts begin with `prompt_tokens` of a prompt."""
         dense = sparse = multivector = None
-        if "dense" in options.outputs:
-            dense = self._dense(hidden, batch, options, prompt_tokens)
-        if "sparse" in options.outputs and self.sparse is not None:
-            sparse = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
+        if "dense" in options.outputs and (chain := self._chain(options)) is not None:
+            dense = self._dense(chain, hidden, batch, options, prompt_tokens)
+        if "sparse" in options.outputs:
+            sparse = self._sparse(hidden, batch, options)
         if "multivector" in options.outputs and self.multivector is not None:
             multivector = self.multivector(
                 hidden, batch, dimensions=options.dimensions, normalize=options.normalize is not False
             )
         return dense, sparse, multivector
 
-    def _dense(self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int) -> Tensor:
-        vectors: Tensor = self.chain(hidden, batch, self.dtype, prompt_tokens)
+    def _sparse(self, hidden: Tensor, batch: Batch, options: HeadOptions) -> SparseVectors | None:
+        if self.sparse is None:
+            return None
+        found: SparseVectors
+        if isinstance(self.sparse, SpladePooling):
+            found = self.sparse(hidden, batch)
+        else:
+            found = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
+        most = self.max_active_dims if options.max_active_dims is None else options.max_active_dims
+        return found if most is None else found.top(most)
+
+    def _dense(
+        self, chain: DenseChain, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int
+    ) -> Tensor:
+        vectors: Tensor = chain(hidden, batch, self.dtype, prompt_tokens)
         dimensions = self.truncate_dim if options.dimensions is None else options.dimensions
         shortened = dimensions is not None and dimensions < vectors.shape[1]
         if shortened:
             vectors = vectors[:, :dimensions]
         normalize = options.normalize
         if normalize is None:
-            normalize = self.chain.normalizes or shortened
+            normalize = chain.normalizes or shortened
         return unit_rows(vectors) if normalize else vectors

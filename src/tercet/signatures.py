@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 def refuse_unknown_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """The function, with a TypeError for an unknown keyword that names the nearest one."""
-    known = [name for name in inspect.signature(function).parameters if name != "self"]
+    known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -122,7 +122,7 @@ def _key(checkpoint: Checkpoint, device: str, kernels: str) -> dict[str, Any]:
         "verdict_version": _VERSION,
         "weights_sha256": checkpoint.weights_hash(),
         "modules": json.loads(
-            json.dumps([{"kind": spec.kind, **spec.config} for spec in checkpoint.modules], default=str)
+            json.dumps([{"kind": spec.kind, **spec.config} for spec in checkpoint.parts], default=str)
         ),
         "device": device,
         "name": device_name(device),

@@ -16,7 +16,7 @@ def change(folder, name, **values):
     path.write_text(json.dumps({**found, **values}))
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"])
 def test_the_head_is_found_and_all_else_is_the_encoders(architecture, tmp_path):
     checkpoint = open_reranker(tiny_reranker.write_reranker(tmp_path, architecture, labels=3))
     [spec] = checkpoint.modules
@@ -29,6 +29,7 @@ def test_the_head_is_found_and_all_else_is_the_encoders(architecture, tmp_path):
     }
     assert spec.config["labels"] == 3
     assert not checkpoint.ignored
+    # Two have no token types; one of them has a bias of positions in place of them.
     assert len(checkpoint.tensors) == (4 if architecture == "distilbert" else 5) + 2 * 16
     assert checkpoint.footprint().head_numbers == 32 * 32 + 32 + 3 * 32 + 3
     assert pickle.loads(pickle.dumps(checkpoint)) == checkpoint

@@ -7,6 +7,7 @@ import tercet
 import tiny_reranker
 from tercet import reranker
 from tercet.cli.main import main
+from tercet.cli.progress import Progress
 
 DOCUMENTS = {
     "d1": "Paris is the city of the river",
@@ -170,6 +171,25 @@ def test_a_run_of_another_collection_is_refused(model: Path, capsys: pytest.Capt
     places = ["--run", "first.trec", "--queries", "queries.jsonl", "--corpus", "corpus.jsonl"]
     assert main(["rerank", *places, *options(model)]) == 2
     assert "first.trec: the document 'd9' is not in the collection (1 such)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_at_a_terminal_a_bar_counts_pairs(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = ["--run", "first.trec", "--queries", "queries.jsonl", "--corpus", "corpus.jsonl"]
+    told: list[tuple[int, int, float | None]] = []
+    advance = Progress.advance
+
+    def watched(self: Progress, texts: int, tokens: int, done: float | None) -> None:
+        told.append((texts, tokens, done))
+        advance(self, texts, tokens, done)
+
+    monkeypatch.setattr(Progress, "advance", watched)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["rerank", *places, "-o", "second.trec", *options(model)]) == 0
+    assert told == [(3, 0, 0.5), (3, 0, 1.0)]
+    assert "2 queries, 6 pairs in " in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("here")

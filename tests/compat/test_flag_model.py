@@ -206,8 +206,9 @@ def test_a_keyword_that_is_not_there_is_refused_with_the_nearest(tiny_bert, mode
         lambda: FlagModel(str(tiny_bert), device="cpu"),
         lambda: FlagAutoModel.from_finetuned(str(tiny_bert), device="cpu"),
     ):
-        with pytest.raises(TypeError, match="Did you mean 'devices'"):
+        with pytest.raises(TypeError, match="Did you mean 'devices'") as caught:
             call()
+        assert " cls," not in str(caught.value)
     with pytest.raises(TypeError, match="Did you mean 'max_length'"):
         model.encode("a", max_len=7)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny
+import tiny_modules
 from tercet.compat import SentenceTransformer
 from tercet.errors import InputError, PrecisionError, SourceError, UnknownNameError
 from tercet.quantization import Quantizer
@@ -350,3 +351,19 @@ def test_token_vectors_come_as_tensors_without_padding(model):
     torch.testing.assert_close(model.encode(TEXTS[0], output_value="token_embeddings"), rows[0])
     with pytest.raises(InputError, match="precision='binary' is for sentence embeddings"):
         model.encode(TEXTS, output_value="token_embeddings", precision="binary")
+
+
+def test_queries_and_documents_take_their_routes_where_a_model_has_some(tmp_path):
+    routes = {"query": (tiny_modules.dense("query", 16),), "document": (tiny_modules.dense("document", 8),)}
+    folder = tiny_modules.write_stack(tmp_path, (tiny_modules.pooling("mean"), tiny_modules.router(routes)))
+    model = opened(folder)
+    query, document = model.encode_query(TEXTS), model.encode_document(TEXTS)
+    np.testing.assert_array_equal(query, model.embedder.encode_query(TEXTS).numpy().dense)
+    np.testing.assert_array_equal(document, model.embedder.encode_document(TEXTS).numpy().dense)
+    assert (query.shape[1], document.shape[1]) == (16, 8)
+    np.testing.assert_array_equal(model.encode(TEXTS, task="document"), document)
+    np.testing.assert_array_equal(model.encode_query(TEXTS, truncate_dim=3), query[:, :3])
+    for dtype in ("float16", "bfloat16"):
+        half = opened(folder, model_kwargs={"dtype": dtype})
+        for method, exact in (("encode_query", query), ("encode_document", document)):
+            np.testing.assert_allclose(getattr(half, method)(TEXTS), exact, atol=0.05)

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import tiny
+import tiny_modules
 from tercet.compat import SentenceTransformer
 from tercet.errors import CheckpointError
 
@@ -74,6 +76,22 @@ def test_an_overflow_of_float16_gives_no_nan(tmp_path):
     found = opened(folder, "float16").encode(TEXTS)
     assert np.isfinite(found).all()
     assert worst_drift(found, opened(folder, "float32").encode(TEXTS)) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", None])
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_word_weights_and_a_dense_layer_embed_together_in_half_precision(dtype, stored, tmp_path):
+    def dense(folder, width, stored, old_keys):
+        settings = {"in_features": width, "out_features": 16, "bias": False, "activation_function": IDENTITY}
+        (folder / "config.json").write_text(json.dumps(settings))
+        weight = tiny_modules.normal("dense", (16, width)).to(getattr(torch, stored))
+        save_file({"linear.weight": weight}, folder / "model.safetensors", metadata={"format": "pt"})
+        return "Dense", 16
+
+    parts = [tiny_modules.word_weights(), tiny_modules.pooling("mean"), dense]
+    folder = tiny_modules.write_stack(tmp_path, parts, dtype=stored, architecture="bert")
+    exact = opened(folder, "float32").encode(TEXTS)
+    assert worst_drift(opened(folder, dtype).encode(TEXTS), exact) < 5e-3
 
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])

@@ -79,3 +79,15 @@ def test_on_a_gpu_the_plan_counts_what_is_written_out_for_each_pair_of_tokens(tm
     assert found == plain
     # three of 2048 * 512 pairs of each of four heads, and five rows of 32 numbers a token
     assert bias == (0 if device == "cpu" else 3 * 2048 * 512 * 4 * 2 + 5 * 2048 * 32 * 2)
+
+
+def test_on_a_cpu_the_plan_counts_what_torchs_attention_makes_beside_kernels_of_our_own(tmp_path):
+    footprint = open_checkpoint(tiny.write_checkpoint(tmp_path, "mpnet")).footprint()
+    single = Precision.parse("float32")
+    options = dict(device="cpu", tokens=2048, outputs=("dense",), process_bytes=0)
+    found = dict(predict_memory(footprint, single, keeps_memory=True, **options))
+    assert found.pop("attention with a bias, which is torch's") == 3 * 2048 * 32 * 4
+    assert found == dict(
+        predict_memory(replace(footprint, biased=False), single, keeps_memory=True, **options)
+    )
+    assert not any("bias" in what for what, _ in predict_memory(footprint, single, **options))

@@ -114,6 +114,13 @@ STACKS = (
     Stack("pooling of all kinds, old keys", (_pooling(*_MODES), "normalize"), {"old_keys": True}),
     Stack("roberta", ("pooling", "normalize"), architecture="roberta"),
     Stack("xlm-roberta", (_pooling("cls"), "normalize"), architecture="xlm-roberta"),
+    Stack("mpnet", ("pooling", "normalize"), {"max_positions": 150}, architecture="mpnet"),
+    Stack("mpnet stored in bfloat16", (_pooling("cls"),), {"dtype": "bfloat16"}, architecture="mpnet"),
+    Stack(
+        "distilbert", ("pooling", _dense("activation.Tanh")), {"old_keys": True}, architecture="distilbert"
+    ),
+    Stack("distilbert stored in float16", ("pooling",), {"dtype": "float16"}, architecture="distilbert"),
+    Stack("electra", (_pooling("max"),), {"embedding": 12}, architecture="electra"),
     Stack("stored in float16", ("pooling", _dense("activation.Tanh"), "normalize"), {"dtype": "float16"}),
     *(
         Stack(f"dense {activation}", ("pooling", _dense(activation)))

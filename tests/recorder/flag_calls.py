@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["FLAG_MODELS", "LENGTHS", "M3_OPTIONS", "PIECES", "TEXTS", "write"]
+__all__ = ["FLAG_MODELS", "LENGTHS", "M3_OPTIONS", "PIECES", "SIGNATURES", "TEXTS", "signature", "write"]
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,33 @@ M3_OPTIONS = {
 }
 # of the tiny XLM-RoBERTa's vocabulary; no two read alike
 PIECES = ("▁the", "▁cat", "<mask>", "b", "東", "▁vector")
+# class -> methods whose signatures are compared
+SIGNATURES: Mapping[str, tuple[str, ...]] = {
+    "FlagModel": ("__init__", "encode", "encode_queries", "encode_corpus"),
+    "BGEM3FlagModel": (
+        "__init__",
+        "encode",
+        "encode_queries",
+        "encode_corpus",
+        "compute_score",
+        "convert_id_to_token",
+        "compute_lexical_matching_score",
+        "colbert_score",
+    ),
+    "FlagReranker": ("__init__", "compute_score"),
+    "FlagAutoModel": ("from_finetuned",),
+    "FlagAutoReranker": ("from_finetuned",),
+}
+
+
+def signature(holder: type, method: str) -> list[str]:
+    """What may be given by position: "name" or "name=default" of each, in order, without the object."""
+    parameters = inspect.signature(getattr(holder, method)).parameters.values()
+    return [
+        one.name if one.default is one.empty else f"{one.name}={one.default!r}"
+        for one in parameters
+        if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"
+    ]
 
 
 def write(folder: Path, name: str) -> Path:

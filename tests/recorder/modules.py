@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["STACKS", "TEXTS", "ModuleStack", "write"]
+__all__ = ["ROUTED", "STACKS", "TASKS", "TEXTS", "ModuleStack", "write"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,18 @@ from typing import Any
 
 import tiny
 import tiny_modules
-from tiny_modules import Part, cnn, dropout, layer_pooling, lstm, pooling, word_weights
+from tiny_modules import (
+    Part,
+    cnn,
+    dense,
+    dropout,
+    layer_pooling,
+    lstm,
+    normalize,
+    pooling,
+    router,
+    word_weights,
+)
 
 TEXTS = (*tiny.TEXTS, "Two cats, three dogs: which of them is in the river?")
 _STATES = {"config": {"output_hidden_states": True}, "layers": 3}
@@ -67,7 +78,49 @@ STACKS = (
 )
 
 
+_QUERY, _DOCUMENT, _SHARED = dense("query", 16), dense("document", 16), dense("shared", 16)
+_ROUTES = {"query": (_QUERY,), "document": (_DOCUMENT,)}
+# What is recorded of a stack with routes: those tasks for which it has one; None takes the default route.
+TASKS = (None, "query", "document")
+ROUTED = (
+    ModuleStack("router", (pooling(), router(_ROUTES, default_route="document"), normalize())),
+    ModuleStack("router, first route by default", (pooling(), router(_ROUTES))),
+    ModuleStack("asym, old file", (pooling(), router(_ROUTES, allow_empty_key=True)), {"old_keys": True}),
+    ModuleStack(
+        "router, a shared module and dropout",
+        (
+            pooling(),
+            router(
+                {"query": (_SHARED, dense("behind", 16), dropout()), "document": (_SHARED,)},
+                default_route="query",
+            ),
+        ),
+    ),
+    ModuleStack(
+        "router of poolings",
+        (lstm(8), router({"query": (pooling("cls"), _QUERY), "document": (pooling("max"), _DOCUMENT)})),
+    ),
+    ModuleStack(
+        "router by mappings",
+        (
+            pooling(),
+            router(
+                {"short": (_QUERY,), "long": (_DOCUMENT,)},
+                route_mappings={
+                    "('query', 'text')": "short",
+                    "('document', None)": "long",
+                    "(None, ('image', 'text'))": "short",
+                },
+                default_route="long",
+            ),
+        ),
+    ),
+    ModuleStack("router first, one encoder", (pooling(), router(_ROUTES, default_route="document"))),
+)
+
+
 def write(folder: Path, name: str, **settings: Any) -> Path:
     """The folder of a stack, by its name; `settings` change how it is written."""
-    stack = next(case for case in STACKS if case.name == name)
-    return tiny_modules.write_stack(folder, stack.parts, **{**stack.write, **settings})
+    stack = next(case for case in (*STACKS, *ROUTED) if case.name == name)
+    tiny_modules.write_stack(folder, stack.parts, **{**stack.write, **settings})
+    return tiny_modules.put_routes_first(folder) if name.startswith("router first") else folder

@@ -38,8 +38,10 @@ from recorder import (  # noqa: E402
     record_flag_calls,
     record_rerankers,
     record_sentence_calls,
+    record_sparse,
 )
 from recorder.record_modules import module_stacks  # noqa: E402
+from recorder.record_static import static_stacks  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
 PEERS = (
@@ -83,7 +85,9 @@ def main() -> None:
         _save(out / "flag_calls.npz", record_flag_calls.record(folder))
         _save(out / "sentence_calls.npz", record_sentence_calls.record(folder, texts))
         _save(out / "modules.npz", module_stacks(folder))
+        _save(out / "static.npz", static_stacks(folder))
         _save(out / "rerankers.npz", record_rerankers.record(folder))
+        _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
     _save(out / "minilm.npz", _minilm(texts))
     _save(out / "evaluation.npz", _evaluation(texts))
     _save(out / "stored.npz", _stored())

@@ -6,6 +6,7 @@ __all__ = ["record"]
 
 from pathlib import Path
 
+import FlagEmbedding
 import numpy as np
 from FlagEmbedding import BGEM3FlagModel, FlagModel
 
@@ -60,6 +61,10 @@ def record(folder: Path) -> dict[str, np.ndarray]:
     ids = model.tokenizer.convert_tokens_to_ids(list(flag_calls.PIECES))
     named = model.convert_id_to_token({str(token_id): 1.0 for token_id in ids})
     arrays["m3/pieces"] = np.array(list(named))
+    for name, methods in flag_calls.SIGNATURES.items():
+        for method in methods:
+            listed = flag_calls.signature(getattr(FlagEmbedding, name), method)
+            arrays[f"signature/{name}.{method}"] = np.array(listed)
     return arrays
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import LSTM
 
 from recorder import modules
 
@@ -27,6 +28,14 @@ def module_stacks(folder: Path) -> dict[str, np.ndarray]:
             for text in modules.TEXTS
         ]
         arrays[case.name] = np.concatenate(rows)
+    for number, case in enumerate(modules.ROUTED):
+        path = modules.write(folder / f"routed{number}", case.name)
+        model = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": torch.float32})
+        if isinstance(model[1] if len(model) > 1 else None, LSTM):
+            model[0].register_forward_hook(_with_lengths)
+        for task in modules.TASKS:
+            found = model.encode(list(modules.TEXTS), task=task, show_progress_bar=False)
+            arrays[f"{case.name}/{task}"] = found
     return arrays
 
 

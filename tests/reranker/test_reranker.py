@@ -23,7 +23,7 @@ def model(folder):
     return tercet.load_reranker(folder, precision="float32", device="cpu")
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_pair_scores_the_same_alone_and_among_others(architecture, precision, tmp_path):
     made = tiny_reranker.write_reranker(tmp_path, architecture, activation="torch.nn.Identity")
@@ -120,7 +120,8 @@ def test_documents_are_ranked_by_score_and_equal_ones_stay_in_order(model):
     [
         (("a", ["b"], 0), "top_k is 0"),
         ((["a"], ["b"]), "query is of type list"),
-        (("a", "b"), "documents is one text"),
+        (("a", "b"), "documents is a str"),
+        (("a", {"b", "c"}), "documents is a set"),
         (("a", ["b", None]), "pair 1: the document is of type NoneType"),
     ],
 )
@@ -190,10 +191,21 @@ def test_threads_share_a_reranker(model):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_pairs_that_were_cut_are_counted(model, caplog):
+def test_pairs_that_were_cut_are_counted_and_told_aloud_once(folder, caplog):
     caplog.set_level(logging.INFO, logger="tercet")
-    model.score(PAIRS, max_length=24)
-    assert "4 of 9 pairs were longer than 24 tokens" in caplog.text
+    model = tercet.load_reranker(folder, precision="float32", device="cpu")
+    for _ in range(2):
+        model.score(PAIRS, max_length=24)
+    told = [one for one in caplog.records if "4 of 9 pairs were longer than 24 tokens" in one.getMessage()]
+    assert [one.levelname for one in told] == ["WARNING", "INFO"]
+
+
+def test_one_hash_stands_for_head_and_encoder(folder, model, tmp_path):
+    other = tercet.load_reranker(tiny_reranker.write_reranker(tmp_path / "a", "bert", seed=1))
+    same = tercet.load_reranker(tiny_reranker.write_reranker(tmp_path / "b", "bert"))
+    assert model.checkpoint.weights_hash() == same.checkpoint.weights_hash()
+    assert model.checkpoint.weights_hash() != other.checkpoint.weights_hash()
+    assert model.checkpoint.weight_files() == (folder / "model.safetensors",)
 
 
 def test_a_saved_plan_is_replayed_and_contradicted_by_nothing(model, folder, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recorder import cases, flag_calls, rerankers
+from tercet import compat
 from tercet.compat import BGEM3FlagModel, FlagModel, FlagReranker
 
 OPTIONS = {"use_fp16": False, "devices": "cpu"}
@@ -39,6 +40,15 @@ def test_a_flag_model_gives_what_flagembedding_gives(name, peer, tmp_path):
         assert found.dtype == peer[f"{name}/{call}"].dtype == np.float32
         close(found, peer[f"{name}/{call}"])
     close(model.encode_queries(flag_calls.TEXTS[2]), peer[f"{name}/one"])
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, method) for name, methods in flag_calls.SIGNATURES.items() for method in methods],
+)
+def test_names_their_order_and_defaults_are_those_of_flagembedding(name, method, peer):
+    expected = peer[f"signature/{name}.{method}"].tolist()
+    assert flag_calls.signature(getattr(compat, name), method) == expected
 
 
 def test_instructions_are_really_seen(peer):

@@ -40,5 +40,18 @@ def test_a_half_precise_body_stays_within_its_drift(case, precision, stored, tmp
     assert distance.max() <= DRIFT[precision]
 
 
+@pytest.mark.parametrize("case", modules.ROUTED, ids=lambda case: case.name)
+def test_each_route_embeds_as_in_sentence_transformers(case, peer, tmp_path):
+    model = tercet.load(modules.write(tmp_path / "model", case.name), precision="float32", device="cpu")
+    by_task = {None: model.encode, "query": model.encode_query, "document": model.encode_document}
+    for task in modules.TASKS:
+        expected = peer[f"{case.name}/{task}"]
+        for found in (by_task[task](modules.TEXTS), model.encode(modules.TEXTS, task=task)):
+            np.testing.assert_allclose(found.numpy().dense, expected, rtol=1e-5, atol=1e-5)
+    routes = [peer[f"{case.name}/{task}"] for task in ("query", "document")]
+    assert np.abs(routes[0] - routes[1]).max() > 0.1
+
+
 def test_every_recorded_stack_with_modules_is_compared(peer):
-    assert sorted(peer) == sorted(case.name for case in modules.STACKS)
+    routed = [f"{case.name}/{task}" for case in modules.ROUTED for task in modules.TASKS]
+    assert sorted(peer) == sorted([*(case.name for case in modules.STACKS), *routed])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import tercet.compat
 from recorder import sentence_calls
 from tercet.compat import SentenceTransformer
 
@@ -37,10 +38,13 @@ def test_the_packaged_minilm_answers_as_in_sentence_transformers(peer, minilm, r
     compare(sentence_calls.real_answers(SentenceTransformer, str(minilm), real_texts[:60]), peer, "minilm")
 
 
-@pytest.mark.parametrize("name", sentence_calls.METHODS)
-def test_every_method_takes_what_sentence_transformers_takes_by_place_and_default(name, peer):
-    theirs = [one for one in peer[f"signature/{name}"].tolist() if one != "use_auth_token=None"]
-    ours = sentence_calls.signature(SentenceTransformer, name).tolist()
+METHODS = [(name, method) for name, methods in sentence_calls.METHODS.items() for method in methods]
+
+
+@pytest.mark.parametrize(("name", "method"), METHODS)
+def test_every_method_takes_what_sentence_transformers_takes_by_place_and_default(name, method, peer):
+    theirs = [one for one in peer[f"signature/{name}.{method}"].tolist() if one != "use_auth_token=None"]
+    ours = sentence_calls.signature(getattr(tercet.compat, name), method).tolist()
     assert ours[: len(theirs)] == theirs
     # What is more was among its further keywords.
     assert set(ours[len(theirs) :]) <= {"task=None", "processing_kwargs=None"}

@@ -8,16 +8,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from tercet.checkpoint.body import UNLIMITED
 from tercet.checkpoint.encoder_files import BIASED
 from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.tensors import TensorReader
 from tercet.precision.dtype import DType
 from tercet.precision.footprint import FileFormat, Footprint
+
+if TYPE_CHECKING:
+    from tercet.checkpoint.routes import Routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,14 @@ class ModuleSpec:
         where: folder or file it came from, relative to the checkpoint ("1_Pooling", "sparse_linear.pt").
         config: its settings under the new key names: old ones are translated, unknown ones refused.
         tensors: its weights by the names that the module's file has.
+        as_stored: which of them keep their stored dtype, and are cast part by part when they are used.
     """
 
     kind: str
     where: str
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
+    as_stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +50,23 @@ class Checkpoint:
     Attributes:
         folder: the root folder.
         name: what the user called it (hub id or path).
-        layout: "huggingface", "sentence-transformers" or "bge-m3".
-        architecture: config.json's model_type: "bert", "roberta", "distilbert".
-        config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too.
+        layout: "huggingface", "sentence-transformers", "bge-m3", "model2vec" or "reranker".
+        architecture: config.json's model_type: "bert", "roberta", "distilbert"; "static" of a table alone.
+        config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too. Of a
+            table alone its sizes, under BERT's keys where there are such.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
             "0.auto_model.") removed.
-        modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end.
+        modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end. Of a
+            checkpoint with routes those of the default one, or of the first where there is no default.
+        routes: which modules a text goes through by what it is embedded for; None where all go the same way.
         tokenizer_file: tokenizer.json, or None where the folder has none.
         tokenizer_config: tokenizer_config.json, {} where there is none.
         max_length: longest text in tokens, special tokens included, by every place that limits it (never
-            above the position table).
+            above the position table); `body.UNLIMITED` where nothing limits it.
+        special_tokens: whether the tokenizer puts special tokens around a text.
         lowercase: True where sentence_bert_config.json asks for do_lower_case.
         prompts, default_prompt_name: as config_sentence_transformers.json has them.
-        truncate_dim: as config_sentence_transformers.json has it.
+        truncate_dim, max_active_dims: as config_sentence_transformers.json has them.
         notes: sentences about what was found that a user should know (tensors that are not used, an assumed
             pooling, mixed dtypes, a format that must be read whole).
         revision: hub commit, or None of a folder.
@@ -76,31 +86,57 @@ class Checkpoint:
     tokenizer_file: Path | None
     tokenizer_config: Mapping[str, Any]
     max_length: int
+    special_tokens: bool = True
     lowercase: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
+    max_active_dims: int | None = None
     notes: tuple[str, ...] = ()
     revision: str | None = None
     encoder_path: str = ""
     file_format: FileFormat = "safetensors"
     files: tuple[Path, ...] = ()
     ignored: Mapping[str, TensorInfo] = field(default_factory=dict)
+    routes: Routes | None = None
     _reader: TensorReader = field(default_factory=TensorReader, repr=False, compare=False)
 
     def module(self, kind: str) -> ModuleSpec | None:
         """The first module of a kind, or None."""
         return next((module for module in self.modules if module.kind == kind), None)
 
+    def chain(self, route: str | None) -> tuple[ModuleSpec, ...]:
+        """The modules of one route, or of all texts where there are no routes."""
+        return self.modules if self.routes is None or route is None else self.routes.modules[route]
+
+    @property
+    def parts(self) -> tuple[ModuleSpec, ...]:
+        """The modules of all routes, each once."""
+        chains = [] if self.routes is None else self.routes.modules.values()
+        found = {module.where: module for chain in chains for module in chain}
+        return (
+            *self.modules,
+            *(m for where, m in found.items() if all(where != n.where for n in self.modules)),
+        )
+
     def footprint(self) -> Footprint:
         """The numbers that a plan needs."""
-        body = [info for info in self.tensors.values() if info.is_float]
-        modules = [info for module in self.modules for info in module.tensors.values()]
-        stored: Counter[str] = Counter()
-        for info in [*self.tensors.values(), *modules]:
-            stored[info.dtype] += info.numbers
         hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
-        sparse, colbert = self.module("sparse_linear"), self.module("colbert_linear")
+        # A table without layers is used as it is stored, whatever the precision.
+        body = [info for info in self.tensors.values() if info.is_float and layers]
+        table = [] if layers else list(self.tensors.values())
+        modules = [
+            info
+            for module in self.parts
+            for name, info in module.tensors.items()
+            if name not in module.as_stored
+        ]
+        words = self._word_matrix()
+        tied = words is not None and any(info is words for info in body)
+        stored: Counter[str] = Counter()
+        for info in [*self.tensors.values(), *modules, *([] if words is None or tied else [words])]:
+            stored[info.dtype] += info.numbers
+        colbert = self.module("colbert_linear")
         return Footprint(
             name=self.name,
             architecture=self.architecture,
@@ -114,15 +150,32 @@ class Checkpoint:
             attention_heads=int(self.config["num_attention_heads"]),
             intermediate=int(self.config["intermediate_size"]),
             vocabulary=int(self.config["vocab_size"]),
-            max_tokens=self.max_length,
-            outputs=("dense", *(["sparse"] if sparse else []), *(["multivector"] if colbert else [])),
+            max_tokens=self.max_length if self.max_length < UNLIMITED else 0,
+            outputs=self.outputs,
             dense_dim=self.dense_dim,
             multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
             fused_numbers=layers * 3 * hidden * (hidden + 1),
-            token_numbers=max((_token_numbers(module) for module in self.modules), default=0),
-            mixes_layers=any(module.config.get("active", False) for module in self.modules),
+            token_numbers=max((_token_numbers(module) for module in self.parts), default=0),
+            mixes_layers=any(module.config.get("active", False) for module in self.parts),
             biased=self.architecture in BIASED,
+            table_bytes=sum(info.num_bytes for info in table),
+            word_matrix_bytes=0 if words is None else words.num_bytes,
+            word_matrix_tied=tied,
         )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it can make, of "dense", "sparse", "multivector"."""
+        kinds = {module.kind for module in self.modules}
+        if "splade_pooling" in kinds:
+            return ("sparse",)
+        heads = {"sparse": "sparse_linear", "multivector": "colbert_linear"}
+        return ("dense", *(output for output, kind in heads.items() if kind in kinds))
+
+    def _word_matrix(self) -> TensorInfo | None:
+        """The matrix of a masked-language head, or None."""
+        found = self.module("splade_pooling")
+        return None if found is None else found.tensors["decoder.weight"]
 
     @property
     def dense_dim(self) -> int:
@@ -161,8 +214,9 @@ class Checkpoint:
 
     def weight_files(self) -> tuple[Path, ...]:
         """Every file with weights: the encoder's and the modules'."""
-        own = {info.file: None for module in self.modules for info in module.tensors.values()}
-        return (*self.files, *own)
+        own = {info.file: None for module in self.parts for info in module.tensors.values()}
+        # A head may be in the file of its encoder.
+        return tuple(dict.fromkeys((*self.files, *own)))
 
     def weights_hash(self) -> str:
         """One sha256 of all weight files and their places in the folder: computed once, then remembered."""

@@ -7,13 +7,17 @@ __all__ = ["Checkpoint", "ModuleSpec", "open_checkpoint"]
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from tercet.checkpoint.body import Body
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.m3 import HEAD_FILES, read_heads
+from tercet.checkpoint.masked_language import read_masked_language_head
 from tercet.checkpoint.paths import inside, read_json_object
+from tercet.checkpoint.routes import Routes
 from tercet.checkpoint.sentence_files import (
     SentenceSettings,
     read_sentence_settings,
@@ -21,10 +25,12 @@ from tercet.checkpoint.sentence_files import (
     text_limit,
 )
 from tercet.checkpoint.source import Source
-from tercet.checkpoint.stack import Stack, check_widths, parse_pooling, read_stack
+from tercet.checkpoint.sparse_modules import SPARSE_MODULES
+from tercet.checkpoint.stack import Stack, check_widths, mean_of_rows, parse_pooling, read_stack
+from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
-from tercet.checkpoint.weights import Weights, find_weights
-from tercet.errors import CheckpointError
+from tercet.checkpoint.weights import Remote, Weights, find_weights
+from tercet.errors import CheckpointError, InputError
 
 
 def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) -> Checkpoint:
@@ -33,7 +39,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     Args:
         source: what `find` gave back, or a folder.
         pooling: instead of the checkpoint's own: "cls", "mean", "max", "mean_sqrt_len_tokens",
-            "weightedmean", "lasttoken", or several joined by "+".
+            "weightedmean", "lasttoken", several joined by "+", or "splade" and "splade-sum".
 
     Raises:
         CheckpointError: a file is missing or damaged, does not fit the others, or asks for what is not done.
@@ -43,34 +49,56 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         source = Source(Path(source), str(source), None)
     folder = source.folder
     notes: list[str] = []
-    refuse_other_types(folder)
+    # Another type is told before its modules are found to be unknown; what it makes only when they are known.
+    refuse_other_types(folder, sparse=True)
     stack, layout = _stack(source, notes)
-    architecture, config = read_encoder_config(folder, stack.encoder_path)
-    hidden = config["hidden_size"]
+    given = pooling is not None
+    refuse_other_types(folder, sparse=given or any(spec.kind in SPARSE_MODULES for spec in stack.modules))
+    body = _body(source, stack, layout)
+    hidden = body.config["hidden_size"]
     heads, head_notes = read_heads(folder, hidden, source.remote)
-    if layout != "sentence-transformers":
+    if layout in ("bge-m3", "huggingface"):
         stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
-        on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
-        rest = (module for module in stack.modules if module.kind not in ("pooling", *TOKEN_MODULES))
-        stack = replace(stack, modules=(*on_tokens, parse_pooling(pooling), *rest), pooling_width=None)
+        if body.architecture == "static":
+            raise InputError(
+                f"pooling={pooling!r}: {source.name} is a table of static embeddings, of which the vector of "
+                "a text is the mean. Leave pooling out."
+            )
+        stack = _with_pooling(stack, parse_pooling(pooling))
         notes = [note for note in notes if note != _ASSUMED_MEAN]
         notes.append(f"Pooling is {pooling!r}, as asked.")
     check_widths(folder, stack, hidden)
 
-    weights = find_weights(folder, stack.encoder_path, source.remote)
-    tensors, ignored = sort_tensors(weights.tensors)
+    weights, tensors, ignored = body.weights, body.tensors, body.ignored
     _refuse_rerankers(folder, layout, tensors)
-    settings = (
-        read_sentence_settings(folder, stack.encoder_path) if layout != "huggingface" else SentenceSettings()
+    settings = SentenceSettings()
+    if layout != "huggingface":
+        # A pooling that was asked for outranks what the folder says of the encoder's task.
+        settings = read_sentence_settings(
+            folder,
+            stack.encoder_path,
+            task=None if pooling else _task(stack),
+            usual="fill-mask" if stack.first == "MLMTransformer" else "feature-extraction",
+        )
+    elif pooling is None and any(
+        str(name).endswith("ForMaskedLM") for name in body.config.get("architectures") or ()
+    ):
+        notes.append(_LANGUAGE_MODEL)
+    all_states = settings.hidden_states or body.config.get("output_hidden_states") is True
+    settled = partial(
+        settled_layer_pooling, folder, layers=body.config["num_hidden_layers"], hidden_states=all_states
     )
-    all_states = settings.hidden_states or config.get("output_hidden_states") is True
-    modules, pooling_notes = settled_layer_pooling(
-        folder, stack.modules, config["num_hidden_layers"], hidden_states=all_states
+    modules, pooling_notes = settled(stack.modules)
+    modules, ignored = read_masked_language_head(
+        folder, body.architecture, body.config, tensors, ignored, modules
     )
     modules = (*modules, *heads)
-    tokenizer_config, tokenizer_file = _tokenizer(folder, stack.encoder_path)
-    max_length, length_note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
+    routes = None
+    if stack.router is not None:
+        chains = {name: settled(route.modules)[0] for name, route in stack.routes.items()}
+        routes = Routes(chains, stack.router.default, stack.router.mappings)
+    max_length, length_note = text_limit(settings, body.tokenizer_config, body.positions)
     notes += [
         *stack.notes,
         *pooling_notes,
@@ -83,24 +111,36 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         folder=folder,
         name=source.name,
         layout="bge-m3" if heads else layout,
-        architecture=architecture,
-        config=config,
+        architecture=body.architecture,
+        config=body.config,
         tensors=tensors,
         modules=modules,
-        tokenizer_file=tokenizer_file,
-        tokenizer_config=tokenizer_config,
+        tokenizer_file=body.tokenizer_file,
+        tokenizer_config=body.tokenizer_config,
+        special_tokens=body.special_tokens,
         max_length=max_length,
         lowercase=settings.lowercase,
         prompts=settings.prompts,
         default_prompt_name=settings.default_prompt_name,
         truncate_dim=settings.truncate_dim,
+        max_active_dims=settings.max_active_dims,
         notes=tuple(notes),
         revision=source.revision,
         encoder_path=stack.encoder_path,
         file_format=weights.file_format,
         files=weights.files,
         ignored=ignored,
+        routes=routes,
     )
+
+
+def _with_pooling(stack: Stack, pooling: ModuleSpec) -> Stack:
+    """The stack, each of its routes too, with another pooling in the place of its own."""
+    on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
+    replaced = ("pooling", *SPARSE_MODULES, *TOKEN_MODULES)
+    rest = (module for module in stack.modules if module.kind not in replaced)
+    routes = {name: _with_pooling(route, pooling) for name, route in stack.routes.items()}
+    return replace(stack, modules=(*on_tokens, pooling, *rest), pooling_width=None, routes=routes)
 
 
 _M3_MODULES = (parse_pooling("cls", "BGE-M3's default"), ModuleSpec("normalize", "BGE-M3's default"))
@@ -109,6 +149,17 @@ _ASSUMED_MEAN = (
     "There is no modules.json: mean pooling without normalisation is assumed, as sentence-transformers does. "
     "Pass pooling='cls' if the model was trained so."
 )
+_LANGUAGE_MODEL = (
+    "It ends in a masked-language head, which dense vectors do not use. Pass pooling='splade' if it was "
+    "trained for sparse vectors (SPLADE)."
+)
+
+
+def _task(stack: Stack) -> str:
+    """What the modules behind the encoder take of it."""
+    return (
+        "fill-mask" if any(spec.kind == "splade_pooling" for spec in stack.modules) else "feature-extraction"
+    )
 
 
 def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
@@ -118,6 +169,9 @@ def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
         raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
     if inside(folder, "modules.json", said_by="modules.json").is_file():
         return read_stack(folder, source.remote), "sentence-transformers"
+    if is_model2vec(folder):
+        unit = (ModuleSpec("normalize", "config.json"),) if normalizes(folder) else ()
+        return Stack("", (mean_of_rows(""), *unit), first="StaticEmbedding"), "model2vec"
     if any(
         name in source.remote or inside(folder, name, said_by=name).is_file() for name in HEAD_FILES.values()
     ):
@@ -125,6 +179,32 @@ def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
         return Stack("", ()), "bge-m3"
     notes.append(_ASSUMED_MEAN)
     return Stack("", ()), "huggingface"
+
+
+def _body(source: Source, stack: Stack, layout: str) -> Body:
+    """What comes first."""
+    if layout == "model2vec":
+        return read_model2vec(source.folder, source.remote)
+    read = read_static if stack.first == "StaticEmbedding" else _encoder
+    return read(source.folder, stack.encoder_path, source.remote)
+
+
+def _encoder(folder: Path, relative: str, remote: Remote | None) -> Body:
+    """A Transformer."""
+    architecture, config = read_encoder_config(folder, relative)
+    weights = find_weights(folder, relative, remote)
+    tensors, ignored = sort_tensors(weights.tensors)
+    tokenizer_config, tokenizer_file = _tokenizer(folder, relative)
+    return Body(
+        architecture=architecture,
+        config=config,
+        positions=position_limit(architecture, config),
+        weights=weights,
+        tensors=tensors,
+        ignored=ignored,
+        tokenizer_file=tokenizer_file,
+        tokenizer_config=tokenizer_config,
+    )
 
 
 def _tokenizer(folder: Path, encoder_path: str) -> tuple[dict[str, object], Path | None]:
@@ -139,7 +219,7 @@ def _refuse_rerankers(folder: Path, layout: str, tensors: Iterable[str]) -> None
     if found and layout == "huggingface":
         raise CheckpointError(
             f"{folder} ends in a classifier ({', '.join(found[:4])}): it is a reranker or a classifier, and "
-            "makes no vectors. Use a model for embeddings."
+            "makes no vectors. Open a reranker with tercet.load_reranker."
         )
 
 

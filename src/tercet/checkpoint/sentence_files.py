@@ -16,9 +16,10 @@ _NAMES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# What an encoder gives, by sentence-transformers' name of its task, and what that output is called.
+_TASKS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
 # Settings that another value than these would change what comes out.
 _ONLY: Mapping[str, tuple[object, ...]] = {
-    "transformer_task": ("feature-extraction",),
     "module_output_name": ("token_embeddings",),
     "query_length": (None,),
     "document_length": (None,),
@@ -38,7 +39,15 @@ _HARMLESS_ARGS = {
 _DTYPE_ARGS = ("dtype", "torch_dtype")
 _HIDDEN_STATES = "output_hidden_states"
 _ARGS = ("model_args", "tokenizer_args", "config_args")
-_KNOWN = {*_ONLY, *_ARGS, "max_seq_length", "do_lower_case", "modality_config", "unpad_inputs"}
+_KNOWN = {
+    *_ONLY,
+    *_ARGS,
+    "transformer_task",
+    "max_seq_length",
+    "do_lower_case",
+    "modality_config",
+    "unpad_inputs",
+}
 # transformers writes 10**30 for "no limit".
 _NO_LIMIT = 10**9
 
@@ -55,12 +64,21 @@ class SentenceSettings:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
+    max_active_dims: int | None = None
     notes: tuple[str, ...] = ()
     hidden_states: bool = False
 
 
-def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
+def read_sentence_settings(
+    folder: Path, relative: str, *, task: str | None = "feature-extraction", usual: str = "feature-extraction"
+) -> SentenceSettings:
     """The settings of the root folder and of the encoder's.
+
+    Args:
+        folder: the root.
+        relative: the encoder's folder in it.
+        task: what the modules behind the encoder take: "feature-extraction" or "fill-mask"; None for either.
+        usual: the encoder's task where nothing is said.
 
     Raises:
         CheckpointError: a setting asks for what is not done here.
@@ -69,9 +87,12 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
     max_seq_length, lowercase, hidden_states = None, False, False
     names = (f"{relative}/{name}" if relative else name for name in _NAMES)
     path = next((p for name in names if (p := inside(folder, name, said_by="modules.json")).is_file()), None)
-    if path is not None:
+    if path is None:
+        _check_task(folder / "modules.json", usual, task)
+    else:
         settings = read_json_object(path)
-        _check_transformer(path, settings, notes)
+        found = _check_task(path, settings.get("transformer_task", usual), task)
+        _check_transformer(path, settings, found, notes)
         max_seq_length = _length(path, "max_seq_length", settings.get("max_seq_length"))
         lowercase = bool(settings.get("do_lower_case", False))
         hidden_states = any((settings.get(group) or {}).get(_HIDDEN_STATES) is True for group in _ARGS)
@@ -85,20 +106,30 @@ def read_sentence_settings(folder: Path, relative: str) -> SentenceSettings:
             f"{nearest(str(default), prompts)} Correct the file."
         )
     dimensions = _length(path, "truncate_dim", top.get("truncate_dim"))
+    active = _length(path, "max_active_dims", top.get("max_active_dims"))
     return SentenceSettings(
-        max_seq_length, lowercase, prompts, default, dimensions, tuple(notes), hidden_states
+        max_seq_length, lowercase, prompts, default, dimensions, active, tuple(notes), hidden_states
     )
 
 
-def refuse_other_types(folder: Path) -> None:
-    """An error where the folder says that it is no model of sentence vectors."""
+def refuse_other_types(folder: Path, *, sparse: bool) -> None:
+    """An error where the folder says that it is no model of sentence vectors, or none of such as it makes.
+
+    `sparse`: whether one of its modules gives sparse vectors, or the user chose the pooling.
+    """
     path, top = _top(folder)
     kind = top.get("model_type") or "SentenceTransformer"
-    if kind != "SentenceTransformer":
+    if kind == "SparseEncoder" and not sparse:
+        raise CheckpointError(
+            f"{path}: this is a SparseEncoder, and no module of it that is known here gives sparse vectors. "
+            "Open it with sentence_transformers.SparseEncoder, or pass pooling='splade' if it ends in a "
+            "masked-language head."
+        )
+    if kind not in ("SentenceTransformer", "SparseEncoder"):
         opener = "tercet.load_reranker" if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
         raise CheckpointError(
-            f"{path}: this is a {kind}, not a model of dense sentence vectors. "
-            f"Open it with {opener}; Tercet reads SentenceTransformer and BGE-M3 folders."
+            f"{path}: this is a {kind}, not a model of dense or sparse sentence vectors. Open it with "
+            f"{opener}; Tercet reads SentenceTransformer, SparseEncoder and BGE-M3 folders."
         )
 
 
@@ -128,7 +159,23 @@ def text_limit(
     return asked, None
 
 
-def _check_transformer(path: Path, settings: Mapping[str, Any], notes: list[str]) -> None:
+def _check_task(path: Path, found: object, expected: str | None) -> str:
+    """The encoder's task, which must be what the modules behind it take."""
+    if not isinstance(found, str) or found not in _TASKS:
+        raise CheckpointError(
+            f"{path}: 'transformer_task' is {found!r}; only {' and '.join(map(repr, _TASKS))} are supported. "
+            "Use sentence-transformers for this model."
+        )
+    if expected in (None, found):
+        return found
+    raise CheckpointError(
+        f"{path}: 'transformer_task' is {found!r}, which gives {_TASKS[found]}; the modules behind it take "
+        f"{_TASKS[str(expected)]} ({expected!r}). 'fill-mask' and SpladePooling belong together: save the "
+        "model again, or pass pooling='splade' or pooling='mean' to say which is meant."
+    )
+
+
+def _check_transformer(path: Path, settings: Mapping[str, Any], task: str, notes: list[str]) -> None:
     for key, value in settings.items():
         if key not in _KNOWN:
             raise CheckpointError(
@@ -143,13 +190,13 @@ def _check_transformer(path: Path, settings: Mapping[str, Any], notes: list[str]
     modalities = settings.get("modality_config")
     if modalities is not None:
         text = modalities.get("text") if isinstance(modalities, dict) else None
-        expected = {"method": "forward", "method_output_name": "last_hidden_state"}
+        expected = {"method": "forward", "method_output_name": _TASKS[task]}
         if not isinstance(text, dict) or any(
             text.get(key, value) not in (value, [value]) for key, value in expected.items()
         ):
             raise CheckpointError(
                 f"{path}: modality_config is {modalities!r}; a model whose text goes through 'forward' to "
-                "'last_hidden_state' is supported. Use sentence-transformers for this model."
+                f"{_TASKS[task]!r} is supported. Use sentence-transformers for this model."
             )
     for group in _ARGS:
         arguments = settings.get(group) or {}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["POOLING_MODES", "Stack", "check_widths", "parse_pooling", "read_stack"]
+__all__ = ["POOLING_MODES", "Stack", "check_widths", "mean_of_rows", "parse_pooling", "read_stack"]
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
 from tercet.checkpoint.paths import inside, plain, read_json_file
+from tercet.checkpoint.routes import ROUTERS, Router, read_router
+from tercet.checkpoint.sparse_modules import SPARSE_MODULES, SPLADE_WORDS, read_splade_pooling, splade
 from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
@@ -25,16 +27,24 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
+_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding")
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The encoder's folder, relative to the root, the modules after it, and what width pooling expects."""
+    """The first module's folder, relative to the root, the modules after it, and what width pooling expects.
+
+    `first` is its class: "Transformer", or "StaticEmbedding", whose mean of rows stands among the modules.
+    Where there is a router, `routes` has each route's own, and the rest is the default one's.
+    """
 
     encoder_path: str
     modules: tuple[ModuleSpec, ...]
     notes: tuple[str, ...] = ()
     pooling_width: int | None = None
+    first: str = "Transformer"
+    routes: Mapping[str, Stack] = field(default_factory=dict)
+    router: Router | None = None
 
 
 def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
@@ -48,13 +58,51 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
     if not isinstance(entries, list) or not entries:
         raise CheckpointError(f"{path} is not a list of modules. Fetch or save the model again.")
     places = [_place(path, entry) for entry in entries]
-    (encoder, where), *rest = places
-    if encoder != "Transformer":
+    routers = [place for place, (name, _) in enumerate(places) if name in ROUTERS]
+    if len(routers) > 1:
         raise CheckpointError(
-            f"{path}: the first module is {encoder!r} ({where or folder}), only a Transformer can come "
-            "first. Use sentence-transformers for this model."
+            f"{path}: {places[routers[1]][1]} is a second router; one is supported. "
+            "Use sentence-transformers for this model."
         )
-    modules: list[ModuleSpec] = []
+    if not routers:
+        return _read_chain(folder, remote, path, places)
+    [place] = routers
+    router = read_router(folder, places[place][1])
+    chains = {
+        route: (
+            *places[:place],
+            *(_place(path, {"type": of, "path": where}) for of, where in own),
+            *places[place + 1 :],
+        )
+        for route, own in router.routes.items()
+    }
+    _one_encoder(path, chains)
+    routes = {route: _read_chain(folder, remote, path, chain) for route, chain in chains.items()}
+    usual = routes[router.default or next(iter(routes))]
+    notes = dict.fromkeys(note for stack in routes.values() for note in stack.notes)
+    return replace(usual, notes=tuple(notes), routes=routes, router=router)
+
+
+def _one_encoder(path: Path, chains: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """An error where routes begin with different modules."""
+    firsts = {route: chain[0] for route, chain in chains.items() if chain}
+    if len(firsts) < len(chains) or len(set(firsts.values())) > 1:
+        shown = ", ".join(f"{route!r} with {where or name}" for route, (name, where) in firsts.items())
+        raise CheckpointError(
+            f"{path}: the routes begin with encoders of their own ({shown}); routes that share one are "
+            "supported. Open each encoder's folder by itself with tercet.load(folder, pooling=...), or use "
+            "sentence-transformers for this model."
+        )
+
+
+def _read_chain(folder: Path, remote: Remote | None, path: Path, places: Sequence[tuple[str, str]]) -> Stack:
+    (first, where), *rest = places
+    if first not in _FIRST:
+        raise CheckpointError(
+            f"{path}: the first module is {first!r} ({where or folder}), only a {' or a '.join(_FIRST)} can "
+            "come first. Use sentence-transformers for this model."
+        )
+    modules = [mean_of_rows(where)] if first == "StaticEmbedding" else []
     notes: list[str] = []
     pooling_width = None
     for name, relative in rest:
@@ -70,7 +118,7 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
             modules.append(spec)
         if spec is not None and spec.kind == "pooling":
             pooling_width = _pooling_width(folder, relative)
-    return Stack(where, tuple(modules), tuple(notes), pooling_width)
+    return Stack(where, tuple(modules), tuple(notes), pooling_width, first)
 
 
 def _place(path: Path, entry: object) -> tuple[str, str]:
@@ -196,18 +244,30 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
     "LayerNorm": _layer_norm,
     "Normalize": _normalize,
     "Dropout": _dropout,
+    "SpladePooling": read_splade_pooling,
 }
 
 
+def mean_of_rows(where: str) -> ModuleSpec:
+    """The pooling that a StaticEmbedding does itself."""
+    return parse_pooling("mean", f"{where or 'the root'} (StaticEmbedding)")
+
+
 def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
-    """The pooling that a word means: "cls", "mean", several as "cls+mean"; the user's own without `where`."""
+    """The pooling that a word means: "cls", "mean", several as "cls+mean"; the user's own without `where`.
+
+    "splade" and "splade-sum" mean SPLADE's, of the masked-language head.
+    """
     if not isinstance(pooling, str):
         raise InputError(f"pooling={pooling!r}: give a word, such as 'mean' or 'cls'.")
+    if pooling in SPLADE_WORDS:
+        return splade(SPLADE_WORDS[pooling], where or f"pooling={pooling!r}")
     modes = tuple(part.strip() for part in pooling.split("+"))
     for mode in modes:
         if mode not in POOLING_MODES:
+            close = nearest(mode, (*POOLING_MODES, *SPLADE_WORDS))
             raise InputError(
-                f"pooling={pooling!r}: there is no pooling {mode!r}. {nearest(mode, POOLING_MODES)} "
+                f"pooling={pooling!r}: there is no pooling {mode!r}. {close} "
                 "Join several with '+', as in 'cls+mean'."
             )
     return ModuleSpec("pooling", where or f"pooling={pooling!r}", {"modes": modes, "include_prompt": True})
@@ -215,7 +275,25 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
 
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
+    for name, route in stack.routes.items():
+        sparse = next((module for module in route.modules if module.kind in SPARSE_MODULES), None)
+        if sparse is not None:
+            raise CheckpointError(
+                f"{folder}: the route {name!r} ends in {sparse.where}; routes to sparse vectors are not "
+                "supported. Use sentence-transformers for this model."
+            )
+        check_widths(folder, route, hidden)
     width = hidden
+    splade_pooling = next((module for module in stack.modules if module.kind == "splade_pooling"), None)
+    if splade_pooling is not None:
+        other = next((module for module in stack.modules if module is not splade_pooling), None)
+        if other is not None:
+            raise CheckpointError(
+                f"{folder}: {other.where} stands beside SPLADE's pooling ({splade_pooling.where}), which "
+                "makes sparse vectors of a masked-language head and takes no other module. Pass another "
+                "pooling, such as pooling='mean'."
+            )
+        return
     pooled = False
     for module in stack.modules:
         takes = _TAKES.get(module.kind, "")

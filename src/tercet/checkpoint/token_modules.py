@@ -47,7 +47,7 @@ def weighted_layer_pooling(folder: Path, relative: str, remote: Remote | None) -
 
 
 def settled_layer_pooling(
-    folder: Path, modules: Sequence[ModuleSpec], layers: int, *, hidden_states: bool
+    folder: Path, modules: Sequence[ModuleSpec], *, layers: int, hidden_states: bool
 ) -> tuple[tuple[ModuleSpec, ...], list[str]]:
     """The modules, of which layer poolings say whether they are "active", and a note on each that is not.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from tercet.checkpoint.contents import Checkpoint
 from tercet.checkpoint.header import DTYPE_NAMES, SAFETENSORS_DTYPES, TensorInfo
 from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
+from tercet.checkpoint.routes import ROUTERS, router_folders
 from tercet.errors import InputError, OutputError
 from tercet.precision.dtype import DType
 
@@ -142,7 +143,7 @@ def save_checkpoint(
         body = [*checkpoint.tensors.values(), *checkpoint.ignored.values()]
         _write_settings(checkpoint, aside, dtype)
         _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)
-        for module in checkpoint.modules:
+        for module in checkpoint.parts:
             infos = list(module.tensors.values())
             if module.where.endswith(".pt"):
                 _write_head(checkpoint, infos, aside / module.where, dtype)
@@ -223,6 +224,8 @@ def _folders(checkpoint: Checkpoint) -> list[str]:
     if modules.is_file():
         for entry in read_json_file(modules):
             found[plain(entry["path"])] = None
+            if checkpoint.routes is not None and entry["type"].rsplit(".", 1)[-1] in ROUTERS:
+                found |= dict.fromkeys(router_folders(checkpoint.folder, plain(entry["path"])))
     return list(found)
 
 

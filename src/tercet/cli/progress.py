@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class Progress:
     """Counts texts and tokens, and shows a bar if standard error is a terminal. A context manager."""
 
-    def __init__(self, what: str, *, measurable: bool) -> None:
+    def __init__(self, what: str, *, measurable: bool, unit: str = "texts") -> None:
         """Starts the clock.
 
         Args:
             what: stands before the bar.
             measurable: whether `advance` is told how much is done; only then is the time left known.
+            unit: what is counted beside tokens.
         """
+        self._unit = unit
         self.texts = 0
         self.tokens = 0
         self._start = perf_counter()
@@ -42,7 +44,9 @@ class Progress:
         self.tokens += tokens
         if self._bar is not None and self._task is not None:
             rates = (self.texts / max(self.seconds, 1e-9), self.tokens / max(self.seconds, 1e-9))
-            rate = "{:,} texts · {:,.0f} texts/s · {:,.0f} tokens/s".format(self.texts, *rates)
+            rate = f"{self.texts:,} {self._unit} · {rates[0]:,.0f} {self._unit}/s"
+            if self.tokens:
+                rate += f" · {rates[1]:,.0f} tokens/s"
             self._bar.update(self._task, completed=done, rate=rate)
 
     @property

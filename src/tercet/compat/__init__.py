@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "BGEM3FlagModel",
+    "CrossEncoder",
     "EmbedderModelClass",
     "FlagAutoModel",
     "FlagAutoReranker",
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tercet.compat.bge_m3 import BGEM3FlagModel
+    from tercet.compat.cross_encoder import CrossEncoder
     from tercet.compat.flag_auto import EmbedderModelClass, FlagAutoModel
     from tercet.compat.flag_auto_reranker import FlagAutoReranker, RerankerModelClass
     from tercet.compat.flag_model import FlagModel
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 # Read when first asked for: importing this package alone imports neither torch nor NumPy.
 _HOMES = {
     "BGEM3FlagModel": "tercet.compat.bge_m3",
+    "CrossEncoder": "tercet.compat.cross_encoder",
     "EmbedderModelClass": "tercet.compat.flag_auto",
     "FlagAutoModel": "tercet.compat.flag_auto",
     "FlagAutoReranker": "tercet.compat.flag_auto_reranker",

@@ -27,6 +27,7 @@ from tercet.compat.flag_results import (
     checked_weights,
     colbert_arrays,
     lexical_dicts,
+    lexical_list,
     lexical_scores,
 )
 from tercet.embedder.options import positive_integer
@@ -301,8 +302,7 @@ class BGEM3FlagModel:
         A token whose text is taken, or which has none, is named as the vocabulary has it, and if that is
         taken, too, with its id behind: no weight is lost.
         """
-        several = [lexical_weights] if isinstance(lexical_weights, Mapping) else list(lexical_weights)
-        named = [self._named(weights) for weights in several]
+        named = [self._named(weights) for weights in lexical_list(lexical_weights)]
         return named[0] if len(named) == 1 else named
 
     @refuse_unknown_keywords
@@ -326,7 +326,7 @@ class BGEM3FlagModel:
                 "compute_lexical_matching_score takes two dicts of weights or two lists of such dicts, not "
                 "one of each. Put the dict into a list."
             )
-        return to_numpy(lexical_scores(lexical_weights_1, lexical_weights_2))
+        return to_numpy(lexical_scores(lexical_list(lexical_weights_1), lexical_list(lexical_weights_2)))
 
     @refuse_unknown_keywords
     def colbert_score(self, q_reps: NDArray[Any], p_reps: NDArray[Any]) -> Tensor:
@@ -361,6 +361,8 @@ class BGEM3FlagModel:
     def _named(self, weights: Lexical) -> dict[str, float]:
         named: dict[str, float] = {}
         for key, weight in weights.items():
+            if not str(key).isdecimal():
+                raise InputError(f"{key!r} is no token id. Pass the weights as encode gives them.")
             token_id = int(key)
             spelled = self.tokenizer.id_to_token(token_id)
             name = self.tokenizer.decode([token_id]) or spelled

@@ -95,6 +95,10 @@ def sixteen_bits(device: str, *, use_fp16: bool, use_bf16: bool) -> torch.dtype 
 
 def check_format(name: str, template: str) -> None:
     """An InputError unless the template, filled with an instruction and a text, still has the text."""
+    if not isinstance(template, str):
+        raise InputError(
+            f"{name} is of type {type(template).__name__}, it must be a string such as '{{}}{{}}'."
+        )
     marks = ("\x02", "\x03")
     try:
         filled = _filled(template, *marks)

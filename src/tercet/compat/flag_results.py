@@ -8,14 +8,16 @@ __all__ = [
     "checked_weights",
     "colbert_arrays",
     "lexical_dicts",
+    "lexical_list",
     "lexical_scores",
 ]
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -45,12 +47,28 @@ def colbert_arrays(multivector: MultiVectors | None) -> list[NDArray[Any]] | Non
     return [arrays.vectors[start:end] for start, end in pairwise(arrays.offsets.tolist())]
 
 
+def lexical_list(given: Lexical | Sequence[Lexical]) -> list[Lexical]:
+    """The weights of each text, of one text in a list of one.
+
+    Raises:
+        InputError: what is given is no {token: weight}, and no list of such.
+    """
+    several: list[Any] = (
+        [given] if isinstance(given, Mapping) or not isinstance(given, Iterable) else [*given]
+    )
+    for number, weights in enumerate(several):
+        if not isinstance(weights, Mapping):
+            raise InputError(
+                f"lexical weights {number} are of type {type(weights).__name__}. Pass what encode gives "
+                "under 'lexical_weights': a dict of token -> weight a text, or a list of these."
+            )
+    return several
+
+
 def lexical_scores(first: Sequence[Lexical], second: Sequence[Lexical]) -> Tensor:
     """(first, second) float64; names of tokens may be anything."""
-    names = {
-        name: place
-        for place, name in enumerate(sorted({n for side in (first, second) for w in side for n in w}))
-    }
+    both = [*first, *second]
+    names = {name: place for place, name in enumerate(dict.fromkeys(n for weights in both for n in weights))}
     return sparse_scores(_vectors(first, names), _vectors(second, names))
 
 
@@ -69,15 +87,18 @@ def _vectors(several: Sequence[Lexical], names: Mapping[str, int]) -> SparseVect
 
 def checked_pairs(given: Sequence[Sequence[str]] | tuple[str, str]) -> tuple[list[tuple[str, str]], bool]:
     """The pairs, and whether it was one alone."""
-    several = list(given)
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"The pairs are of type {type(given).__name__}. Pass a list of (query, passage).")
+    several: list[Any] = list(given)
     alone = bool(several) and isinstance(several[0], str)
     pairs = []
     for number, pair in enumerate([several] if alone else several):
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        texts = list(pair) if isinstance(pair, (list, tuple, np.ndarray)) else []
+        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise InputError(
                 f"pair {number} is {pair!r}. Pass (query, passage), both strings, or a list of such pairs."
             )
-        pairs.append((str(pair[0]), str(pair[1])))
+        pairs.append((str(texts[0]), str(texts[1])))
     return pairs, alone
 
 
@@ -85,10 +106,12 @@ def checked_weights(given: Sequence[float] | None) -> tuple[float, float, float]
     """Weights of dense, sparse and colbert; equal ones where none are given."""
     if given is None:
         return 1.0, 1.0, 1.0
-    weights = tuple(float(weight) for weight in given)
+    try:
+        weights = tuple(float(weight) for weight in given)
+    except (TypeError, ValueError):
+        weights = ()
     if len(weights) != 3:
         raise InputError(
-            f"weights_for_different_modes has {len(weights)} numbers; give three: of dense, "
-            "sparse and colbert."
+            f"weights_for_different_modes is {given!r}; give three numbers: of dense, sparse and colbert."
         )
     return weights[0], weights[1], weights[2]

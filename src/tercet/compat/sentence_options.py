@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 __all__ = [
+    "Device",
     "Wanted",
     "merged_prompts",
-    "model_id",
     "one_device",
     "processed_length",
     "saved_similarity",
+    "source",
     "wanted",
+    "without_processes",
 ]
 
 import logging
@@ -47,7 +49,6 @@ _OLDEST_IDS = {
     *(f"{family}-{size}" for family in ("roberta", "xlm-roberta") for size in ("base", "large")),
     *(f"xlnet-{size}-cased" for size in ("base", "large")),
 }
-_ORGANISATION = "sentence-transformers"
 
 _DTYPES = ("dtype", "torch_dtype")
 # Choices of transformers that change no vector; each engine here makes its own.
@@ -113,10 +114,38 @@ def wanted(
     )
 
 
-def model_id(name: str | Path) -> str | Path:
-    """What to load: names without an organisation are ids of sentence-transformers' own, as there."""
+def source(
+    name: str | Path | None,
+    organisation: str,
+    *,
+    modules: object,
+    trust_remote_code: bool,
+    model_card_data: object,
+    backend: str,
+    token: bool | str | None,
+) -> str | Path:
+    """What to load, after what cannot be was refused; names without an organisation are ids of that one.
+
+    Raises:
+        InputError: an option that means nothing here, with what to do instead.
+    """
+    if name is None or modules is not None:
+        raise InputError(
+            "A model is loaded from its folder or from the hub, not made of modules: pass model_name_or_path."
+        )
+    if trust_remote_code:
+        raise InputError(refusal_of_code("trust_remote_code"))
+    if model_card_data is not None:
+        raise InputError("model_card_data belongs to training, which this class does not do. Leave it out.")
+    if backend != "torch":
+        raise InputError(
+            f"backend is {backend!r}. Leave it out: the plan chooses the engine that is fastest here, "
+            "and a precision is asked for as in model_kwargs={'dtype': 'int8'}."
+        )
+    if token is False:
+        raise InputError("token=False cannot be: pass None, and log out with 'hf auth logout'.")
     if isinstance(name, str) and "/" not in name and name not in PACKAGED and not Path(name).exists():
-        return f"{_ORGANISATION}/{name}" if name and name.lower() not in _OLDEST_IDS else name
+        return f"{organisation}/{name}" if name and name.lower() not in _OLDEST_IDS else name
     return name
 
 
@@ -137,11 +166,22 @@ def one_device(device: Device | Sequence[Device] | None) -> Device | None:
     return names[0] if names else None
 
 
-def merged_prompts(given: Mapping[str, str] | None, checkpoint: Checkpoint) -> dict[str, str]:
-    """Name -> text: what is given outranks what is saved; "query" and "document" are always there."""
+def without_processes(pool: object, chunk_size: object) -> None:
+    """An InputError for what belongs to a pool of processes."""
+    if pool is not None or chunk_size is not None:
+        raise InputError(
+            "pool and chunk_size belong to processes, and none are started: one process uses all cores. "
+            "Leave them out; for several GPUs make one object a GPU, and give each its share of texts."
+        )
+
+
+def merged_prompts(
+    given: Mapping[str, str] | None, checkpoint: Checkpoint, always: Sequence[str] = ()
+) -> dict[str, str]:
+    """Name -> text: what is given outranks what is saved; the names in `always` are there in any case."""
     if given is not None and not isinstance(given, Mapping):
         raise InputError(f"prompts is of type {type(given).__name__}. Pass a dict of name -> text.")
-    prompts = {"query": "", "document": "", **checkpoint.prompts}
+    prompts = {**dict.fromkeys(always, ""), **checkpoint.prompts}
     for name, text in (given or {}).items():
         if not isinstance(name, str) or not isinstance(text, str | None):
             raise InputError(f"prompts: {name!r} -> {text!r} must both be strings.")

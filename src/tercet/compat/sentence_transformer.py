@@ -9,34 +9,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tercet.compat.keywords import older_keywords
+from tercet.compat.loaded import Loaded
 from tercet.compat.sentence_inputs import Texts, as_texts
 from tercet.compat.sentence_options import (
     Device,
     merged_prompts,
-    model_id,
     one_device,
     processed_length,
-    refusal_of_code,
     saved_similarity,
+    source,
     wanted,
+    without_processes,
 )
 from tercet.compat.sentence_results import Precision, checked_precision, given_as, in_precision, watched
 from tercet.compat.similarities import PAIRWISE, SIMILARITIES, Vectors, similarity_name
-from tercet.embedder import load
-from tercet.embedder.options import limited, positive_integer
+from tercet.embedder import Embedder, load
+from tercet.embedder.options import positive_integer
 from tercet.embedder.token_vectors import token_vectors
 from tercet.errors import InputError, UnknownNameError, nearest
-from tercet.model import position_limit
-from tercet.precision.hardware import find_device
 from tercet.quantization import Quantizer
 from tercet.signatures import refuse_unknown_keywords
-from tercet.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +43,13 @@ _OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
-class SentenceTransformer:
+class SentenceTransformer(Loaded[Embedder]):
     """A model of sentence vectors, called as sentence-transformers' class of this name is called.
 
     docs/migration.md lists what differs. What that class has beyond encoding (training, saving, modules by
     number) is not here; what Tercet has beyond that class is in `embedder`.
 
     Attributes:
-        embedder: what `tercet.load` gave: its `plan` says in which precision it runs and why.
         prompts: name -> text before each text.
         default_prompt_name: which of them is taken where none is asked for.
         truncate_dim: dense vectors are cut to so many dimensions; None for all.
@@ -108,50 +105,36 @@ class SentenceTransformer:
             InputError, UnknownNameError: an option that cannot be.
             CheckpointError, SourceError, PrecisionError: as `tercet.load`.
         """
-        if model_name_or_path is None or modules is not None:
-            raise InputError(
-                "A model is loaded from its folder or from the hub, not made of modules: pass "
-                "model_name_or_path."
-            )
-        if trust_remote_code:
-            raise InputError(refusal_of_code("trust_remote_code"))
-        if model_card_data is not None:
-            raise InputError(
-                "model_card_data belongs to training, which this class does not do. Leave it out."
-            )
-        if backend != "torch":
-            raise InputError(
-                f"backend is {backend!r}. Leave it out: the plan chooses the engine that is fastest here, "
-                "and a precision is asked for as in model_kwargs={'dtype': 'int8'}."
-            )
-        if token is False:
-            raise InputError("token=False cannot be: pass None, and log out with 'hf auth logout'.")
+        name = source(
+            model_name_or_path,
+            "sentence-transformers",
+            modules=modules,
+            trust_remote_code=trust_remote_code,
+            model_card_data=model_card_data,
+            backend=backend,
+            token=token,
+        )
         wish = wanted(model_kwargs, processor_kwargs, config_kwargs)
         asked_similarity = similarity_name(similarity_fn_name)
-        self._max_length: int | None = None
         self._dimensions: int | None = None
         self.truncate_dim = truncate_dim
-        self._load = partial(
+        opening = partial(
             load,
-            model_id(model_name_or_path),
+            name,
             outputs="dense",
             revision=revision,
             token=token if isinstance(token, str) else None,
             local_files_only=local_files_only,
             cache_folder=cache_folder,
         )
-        self._precision = wish.precision
-        self.embedder = self._load(
-            precision=wish.precision, device=device if wish.device is None else wish.device
+        super().__init__(
+            opening, precision=wish.precision, device=device if wish.device is None else wish.device
         )
         checkpoint = self.embedder.checkpoint
-        self.prompts = merged_prompts(prompts, checkpoint)
-        self.default_prompt_name = default_prompt_name or checkpoint.default_prompt_name
-        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
-            raise InputError(
-                f"default_prompt_name {self.default_prompt_name!r} is none of the prompts. "
-                f"{nearest(str(self.default_prompt_name), self.prompts)}"
-            )
+        self._take_prompts(
+            merged_prompts(prompts, checkpoint, always=("query", "document")),
+            default_prompt_name or checkpoint.default_prompt_name,
+        )
         if truncate_dim is None:
             self.truncate_dim = checkpoint.truncate_dim
         if wish.max_length is not None:
@@ -163,6 +146,11 @@ class SentenceTransformer:
 
     def __repr__(self) -> str:
         return f"SentenceTransformer({self.embedder!r})"
+
+    @property
+    def embedder(self) -> Embedder:
+        """What `tercet.load` gave: its `plan` says in which precision it runs and why."""
+        return self._model
 
     @older_keywords(sentences="inputs")
     @refuse_unknown_keywords
@@ -225,11 +213,7 @@ class SentenceTransformer:
         precision = checked_precision(precision, self.quantizer)
         if output_value != "sentence_embedding" and precision != "float32":
             raise InputError(f"precision={precision!r} is for sentence embeddings; of tokens, leave it out.")
-        if pool is not None or chunk_size is not None:
-            raise InputError(
-                "pool and chunk_size belong to processes, and none are started: one process uses all cores. "
-                "Leave them out; for several GPUs make one object a GPU, and give each its share of texts."
-            )
+        without_processes(pool, chunk_size)
         there = one_device(device)
         if there is not None:
             self.to(there)
@@ -241,20 +225,23 @@ class SentenceTransformer:
         whole = self.embedder.checkpoint.dense_dim
         dimensions = _checked_dimensions(self.truncate_dim if truncate_dim is None else truncate_dim)
         dimensions = whole if dimensions is None else min(dimensions, whole)
+        cut = dimensions < whole
+        # Routes may differ in width: all columns are asked for by number only against a saved truncation.
+        every = None if self.embedder.checkpoint.truncate_dim is None else whole
         options: dict[str, Any] = {
             "prompt": prompt,
             "max_length": max_length,
             # Cut and normalised is one step there; cut alone is not what `dimensions` means.
-            "dimensions": dimensions if normalize_embeddings else whole,
+            "dimensions": dimensions if cut and normalize_embeddings else every,
             "normalize": True if normalize_embeddings else None,
         }
-        role = {"query": self.embedder.encode_query, "document": self.embedder.encode_document}
-        encode = role.get(task or "", self.embedder.encode)
+        if self.embedder.checkpoint.routes is not None:  # any task is accepted where there is but one way
+            options["task"] = task
 
         def vectors(part: Sequence[str]) -> Tensor:
-            dense = encode(part, **options).dense
+            dense = self.embedder.encode(part, **options).dense
             assert dense is not None
-            return dense if dense.shape[1] == dimensions else dense[:, :dimensions].contiguous()
+            return dense if dense.shape[1] <= dimensions else dense[:, :dimensions].contiguous()
 
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
@@ -409,75 +396,6 @@ class SentenceTransformer:
 
     get_sentence_embedding_dimension = get_embedding_dimension  # its older name
 
-    @property
-    def max_seq_length(self) -> int:
-        """Most tokens of a text, special tokens included; never more than the model has positions for."""
-        return self._max_length or self.embedder.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        checkpoint = self.embedder.checkpoint
-        self._max_length = limited(
-            positive_integer("max_seq_length", value), position_limit(checkpoint), checkpoint.name
-        )
-
-    def get_max_seq_length(self) -> int:
-        """`max_seq_length`."""
-        return self.max_seq_length
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Tercet's tokenizer: `encode(texts, max_length=...).ids` are the token ids of each text."""
-        return self.embedder.tokenizer
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return torch.device(self.embedder.plan.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the model computes in, as planned; vectors come out in float32 whatever it is."""
-        return self.embedder.plan.precision.compute.torch
-
-    def to(self, device: Device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The model on another device or in another precision: it is loaded anew, as a whole.
-
-        What is asked for already costs nothing.
-        """
-        if isinstance(device, torch.dtype):
-            device, dtype = None, device
-        name = self.embedder.plan.device if device is None else find_device(device)
-        precision = self._precision if dtype is None else dtype
-        if name != self.embedder.plan.device or precision != self._precision:
-            self.embedder = self._load(precision=precision, device=name)
-            self._precision = precision
-        return self
-
-    def cpu(self) -> Self:
-        """The model on the CPU."""
-        return self.to("cpu")
-
-    def cuda(self, device: int | None = None) -> Self:
-        """The model on a GPU."""
-        return self.to("cuda" if device is None else f"cuda:{device}")
-
-    def half(self) -> Self:
-        """The model in float16."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> Self:
-        """The model in bfloat16."""
-        return self.to(torch.bfloat16)
-
-    def float(self) -> Self:
-        """The model in float32."""
-        return self.to(torch.float32)
-
-    def eval(self) -> Self:
-        """The model, which is never in training."""
-        return self
-
     def _tokens(self, texts: Sequence[str], prompt: str, max_length: int | None) -> list[dict[str, Tensor]]:
         """Each text's token ids and vectors, on the model's device, under that library's names."""
         found = token_vectors(self.embedder, texts, prompt=prompt, max_length=max_length)
@@ -489,24 +407,6 @@ class SentenceTransformer:
             }
             for ids, one in zip(found.ids, found.vectors, strict=True)
         ]
-
-    def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        """The text before each text: the prompt itself, the one named, or the default."""
-        if prompt is not None:
-            if prompt_name is not None:
-                logger.warning(
-                    "Both prompt and prompt_name were given; prompt_name=%r is not used.", prompt_name
-                )
-            return prompt
-        name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise UnknownNameError(
-                f"There is no prompt named {name!r}. {nearest(str(name), self.prompts)} "
-                "Pass prompt='the text itself', or prompts={name: text} when the model is loaded."
-            )
-        return self.prompts[name]
 
 
 def _checked_dimensions(value: int | None) -> int | None:

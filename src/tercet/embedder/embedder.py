@@ -7,6 +7,7 @@ __all__ = ["Embedder"]
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,7 @@ class Embedder:
         tokenizer: text to token ids.
         max_length: most tokens of a text, special tokens included.
         outputs: what it can make, of "dense", "sparse", "multivector".
-        dimension: width of the dense vectors.
+        dimension: width of the dense vectors; 0 where it makes none.
     """
 
     def __init__(
@@ -97,26 +98,34 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
+        task: str | None = None,
     ) -> Embeddings:
         """Embeddings of the texts, in their order.
 
         Args:
             texts: the texts; one text is a list of one.
-            outputs: of "dense", "sparse", "multivector"; dense alone by default.
+            outputs: of "dense", "sparse", "multivector"; by default dense alone, or sparse of a model without
+                dense vectors.
             prompt: put before each text; it outranks `prompt_name`, and that the checkpoint's default.
             prompt_name: a prompt of the checkpoint or of `load`.
             max_length: most tokens of a text, for this call.
             dimensions: first so many columns of dense and multi-vector embeddings, renormalised (Matryoshka).
             normalize: unit length or not; by default as the checkpoint says.
+            max_active_dims: so many of the largest weights of each sparse vector; by default as the
+                checkpoint says, else all.
             on_truncate: "cut" a text that is too long (flagged, counted), or raise an "error" that names it.
+            task: what the texts are for, such as "query", where the checkpoint has routes (Router, Asym); by
+                default they take its default route.
 
         Raises:
             InputError: a text is not a string, or an option cannot be.
             CheckpointError: an output whose head is not there.
             NonFiniteError: a vector that is not finite even in float32.
         """
-        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate, task)
+        asked = replace(asked, max_active_dims=max_active_dims)
         return self._encode(texts, self._call(asked))
 
     @refuse_unknown_keywords
@@ -130,10 +139,12 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
-        """`encode` with the prompt named "query", where there is one and no other is asked for."""
+        """`encode` by the route for queries, with the prompt named "query" if no other is asked for."""
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        asked = replace(asked, max_active_dims=max_active_dims)
         return self._encode(texts, self._call(saved_prompt(asked, "query", self.checkpoint)))
 
     @refuse_unknown_keywords
@@ -147,10 +158,12 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
     ) -> Embeddings:
-        """`encode` with the prompt named "document", "passage" or "corpus", if no other is asked for."""
+        """`encode` by the route for documents, with the prompt named "document", "passage" or "corpus"."""
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate)
+        asked = replace(asked, max_active_dims=max_active_dims)
         return self._encode(texts, self._call(saved_prompt(asked, "document", self.checkpoint)))
 
     @refuse_unknown_keywords
@@ -164,14 +177,18 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
         on_truncate: OnTruncate = "cut",
+        task: str | None = None,
     ) -> Iterator[Embeddings]:
         """One Embeddings a batch, in the order of the texts, which may come from any iterable.
 
         Options as `encode`'s; they are checked at once, the texts as they are reached. At most two windows of
         512 texts are read ahead.
         """
-        call = self._call(Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate))
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize, on_truncate, task)
+        asked = replace(asked, max_active_dims=max_active_dims)
+        call = self._call(asked)
         return self._stream(checked(texts), call)
 
     @refuse_unknown_keywords
@@ -217,12 +234,15 @@ class Embedder:
         max_length: int | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
+        max_active_dims: int | None = None,
+        task: str | None = None,
     ) -> dict[str, Any]:
         """Everything that decides a vector's value, JSON-safe: model, hash, plan, prompt, lengths."""
         from tercet import __version__
 
-        call = self._call(Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize))
-        checkpoint = self.checkpoint
+        asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize)
+        call = self._call(replace(asked, task=task, max_active_dims=max_active_dims))
+        checkpoint, route = self.checkpoint, call.options.route
         return {
             "tercet": __version__,
             "torch": torch.__version__,
@@ -231,7 +251,8 @@ class Embedder:
             "weights_sha256": checkpoint.weights_hash(),
             "architecture": checkpoint.architecture,
             "layout": checkpoint.layout,
-            "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.modules],
+            "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.chain(route)],
+            "route": route,
             "precision": self.plan.precision.to_json(),
             "plan": self.plan.to_json(),
             "float32_layers": list(self._engine.float32_layers),
@@ -241,6 +262,7 @@ class Embedder:
             "dimensions": call.options.dimensions,
             "truncate_dim": checkpoint.truncate_dim,
             "normalize": call.options.normalize,
+            "max_active_dims": call.options.max_active_dims or checkpoint.max_active_dims,
         }
 
     def _call(self, asked: Asked) -> Call:

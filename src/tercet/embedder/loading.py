@@ -55,7 +55,8 @@ def load(
             error now; None for whatever the checkpoint can make.
         revision, token, local_files_only, cache_folder: for the hub.
         max_length: most tokens of a text, special tokens included; never more than the model takes.
-        pooling: replaces the checkpoint's pooling: "cls", "mean", ..., or several: "cls+mean".
+        pooling: replaces the checkpoint's pooling: "cls", "mean", ..., or several: "cls+mean"; "splade" gives
+            sparse vectors of a masked-language head.
         prompts: prompt name -> text before each text; added to the checkpoint's.
         token_budget: most tokens in one forward.
         output_dtype: of the vectors that come out; float32 by default.

@@ -34,6 +34,8 @@ class Asked:
     dimensions: int | None = None
     normalize: bool | None = None
     on_truncate: OnTruncate = "cut"
+    task: str | None = None
+    max_active_dims: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,15 @@ def check(asked: Asked, checkpoint: Checkpoint, heads: Heads, *, usual: int, pos
         InputError: an option cannot be.
         CheckpointError: an output whose head is not there.
     """
-    outputs = ("dense",) if asked.outputs is None else named_outputs(asked.outputs)
+    outputs = heads.outputs[:1] if asked.outputs is None else named_outputs(asked.outputs)
     if asked.normalize is not None and not isinstance(asked.normalize, bool):
         raise InputError(f"normalize is {asked.normalize!r}, it must be True, False or None.")
     dimensions = asked.dimensions
     if dimensions is not None:
         dimensions = _integer("dimensions", dimensions)
-    options = HeadOptions(outputs, dimensions, asked.normalize)
+    most = asked.max_active_dims
+    most = None if most is None else positive_integer("max_active_dims", most)
+    options = HeadOptions(outputs, dimensions, asked.normalize, _route(asked.task, checkpoint), most)
     heads.check(options, checkpoint.name)
     if asked.on_truncate not in ("cut", "error"):
         close = nearest(str(asked.on_truncate), ("cut", "error"))
@@ -83,12 +87,30 @@ def check(asked: Asked, checkpoint: Checkpoint, heads: Heads, *, usual: int, pos
 
 
 def saved_prompt(asked: Asked, role: Literal["query", "document"], checkpoint: Checkpoint) -> Asked:
-    """The options with the checkpoint's prompt for a role, where there is one and no other is asked for."""
+    """The options with the checkpoint's prompt for a role, if there is one and no other is asked for.
+
+    Of a checkpoint with routes the texts take the role's.
+    """
+    if checkpoint.routes is not None:
+        asked = replace(asked, task=role)
     if asked.prompt is None and asked.prompt_name is None:
         for name in _SAVED_PROMPTS[role]:
             if name in checkpoint.prompts:
                 return replace(asked, prompt_name=name)
     return asked
+
+
+def _route(task: str | None, checkpoint: Checkpoint) -> str | None:
+    """The route for a task; None of a checkpoint that has none, of which nothing may be asked."""
+    if task is not None and not isinstance(task, str):
+        raise InputError(f"task is of type {type(task).__name__}, it must be a string.")
+    if checkpoint.routes is not None:
+        return checkpoint.routes.of(task, checkpoint.name)
+    if task is not None:
+        raise InputError(
+            f"task={task!r}: {checkpoint.name} has no routes, one way for all texts. Leave it out."
+        )
+    return None
 
 
 def limited(max_length: int, positions: int, model: str) -> int:

@@ -17,11 +17,21 @@ from tercet.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a checkpoint's tensor goes: a parameter of the encoder, or rows of a fused one."""
+    """Where a checkpoint's tensor goes: a parameter of the encoder, or rows of a fused one.
+
+    Attributes:
+        parameter: its name in the encoder.
+        shape: of the tensor.
+        first_row: where it begins in a fused parameter; None of one that is not.
+        as_stored: taken as it is stored, whatever the planned dtype; the encoder widens what it picks of it.
+        below: of whole numbers that name rows, how many rows there are.
+    """
 
     parameter: str
     shape: tuple[int, ...]
     first_row: int | None = None
+    as_stored: bool = False
+    below: int | None = None
 
 
 class Encoder(Protocol):

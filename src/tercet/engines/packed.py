@@ -19,7 +19,7 @@ from tercet.encoders import Encoder
 from tercet.engines.heap import give_back_free_memory
 from tercet.layers.activation import Activation
 from tercet.layers.linear import Linear, Product, torch_product
-from tercet.model import check_encoder
+from tercet.model import check_encoder, read_target
 from tercet.precision.dtype import DType
 
 _BATCHES_BETWEEN_TRIMS = 16
@@ -95,7 +95,8 @@ def load_packed(checkpoint: Checkpoint, products: Callable[[list[LinearWeight]],
             parts[owner].append((target.first_row or 0, info))
             continue
         place = module.get_submodule(owner)
-        tensor = checkpoint.read(info, _kept_as(info) if isinstance(place, nn.Embedding) else DType.FLOAT32)
+        kept = _kept_as(info) if isinstance(place, nn.Embedding) else DType.FLOAT32
+        tensor = read_target(checkpoint, name, target, kept)
         if target.first_row is None:
             setattr(place, leaf, nn.Parameter(tensor, requires_grad=False))
             continue

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
+from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.encoders import Encoder
 from tercet.errors import InputError, NonFiniteError
@@ -149,9 +150,10 @@ def _watched_states(
 
 def _modules(checkpoint: Checkpoint, heads: Heads) -> list[tuple[str, nn.Module]]:
     """What stands behind the encoder, with its place in the checkpoint."""
-    apart = ("pooling", "sparse_linear", "colbert_linear", LAYER_POOLING)
+    # SPLADE's head works in float32 by blocks, whatever the rest does.
+    apart = ("pooling", "sparse_linear", "colbert_linear", LAYER_POOLING, *SPARSE_MODULES)
     specs = [spec for spec in checkpoint.modules if spec.kind not in apart]
-    parts = [*heads.chain.before, *heads.chain.tail]
+    parts = [] if heads.chain is None else [*heads.chain.before, *heads.chain.tail]
     found = [(spec.where, part) for spec, part in zip(specs, parts, strict=False)]
     token_heads = (("sparse_linear", heads.sparse), ("colbert_linear", heads.multivector))
     for kind, part in token_heads:

@@ -145,7 +145,7 @@ def _ranges(
     named = list(checkpoint.tensors.items())
     named += [
         (f"{module.where}/{name}", info)
-        for module in checkpoint.modules
+        for module in checkpoint.parts
         for name, info in module.tensors.items()
     ]
     for name, info in named:

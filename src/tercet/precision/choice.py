@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["WORTH_LEAVING", "Choice", "choose_scheme"]
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from tercet.errors import PrecisionError
@@ -54,6 +54,8 @@ def choose_scheme(
         raise PrecisionError(
             f"tolerance={tolerance!r}: it is the largest mean 1 - cosine that you accept, such as 5e-4."
         )
+    if footprint is not None and not footprint.layers:
+        return _choose_for_rows(capability, wish, footprint, tolerance)
     if wish.kind == "auto":
         return _choose_auto(capability, tolerance)
     if wish.kind == "explicit":
@@ -76,6 +78,30 @@ def _stored(footprint: Footprint) -> tuple[str, str]:
         f"{floats[name]:,} numbers in {name}" for name in sorted(floats, key=lambda n: -floats[n])
     )
     return main, f"the checkpoint mixes dtypes ({share}), and most of it is {main}"
+
+
+def _choose_for_rows(
+    capability: Capability, wish: Wish, footprint: Footprint, tolerance: float | None
+) -> Choice:
+    """A format for the rows of a table alone: it multiplies nothing, so none is faster than another."""
+    rows = {s: found for s, found in capability.schemes.items() if s.variant is None and s.compute is s.dtype}
+    label = wish.label
+    if wish.kind == "explicit":
+        why = f"{wish} was asked for: the rows of the table are taken in it; none is faster than another."
+        known = {scheme.label for scheme in capability.schemes}
+        if label in known - {scheme.label for scheme in rows}:
+            raise PrecisionError(
+                f"precision {label}: it is a way to multiply, and {footprint.name} is a table of vectors, of "
+                "which nothing is multiplied. Ask for 'auto': the table is used as it is stored, its rows in "
+                "float32."
+            )
+    else:
+        # Numbers of 8 bits are no format to compute in, whether they are whole or not.
+        stored = {str(scheme.dtype): scheme.label for scheme in rows if wish.kind == "checkpoint"}
+        label = stored.get(footprint.stored_dtype, DType.FLOAT32.label)
+        why = f"{wish}: rows in {label}; a table without layers multiplies nothing that could be faster."
+    bound = None if wish.kind == "auto" else tolerance
+    return Choice(_honour(replace(capability, schemes=rows), label, why, bound).scheme, (why,))
 
 
 def _honour(capability: Capability, label: str, why: str, tolerance: float | None) -> Choice:

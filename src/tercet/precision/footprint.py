@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Footprint", "predict_memory", "show_bytes", "weight_bytes"]
+__all__ = ["SPLADE_COLUMNS", "SPLADE_ROWS", "Footprint", "predict_memory", "show_bytes", "weight_bytes"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +21,10 @@ _CAST_CHUNK_BYTES = 32 << 20  # of a file that are mapped at once while a tensor
 _TOKENIZER_BYTES = 600  # of each entry of the vocabulary
 _BLOCK_ROWS = 256  # of a feed-forward net with packed weights
 _SCALE_BYTES = 8  # a float32 scale of a group of weights, and their sum
+# Of the numbers (tokens, vocabulary) of a masked-language head, so many rows and columns exist at a time.
+SPLADE_ROWS, SPLADE_COLUMNS = 1024, 4096
+_SPLADE_ENTRIES = 8  # that a token leaves in its text's vector, a few at most as a rule
+_SPLADE_ENTRY_BYTES = 64  # while they are put in order
 _GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
 _BIAS_BLOCK_BYTES = 64 << 20  # of an attention bias that is written out at once (layers/attention.py)
 
@@ -31,20 +35,23 @@ class Footprint:
 
     Attributes:
         name: what the user called the model.
-        architecture: config.json's model_type: "bert", "xlm-roberta".
+        architecture: config.json's model_type: "bert", "xlm-roberta"; "static" of a table alone.
         file_format: how the body's weights are stored; "torch-legacy" must be read whole.
         stored: stored dtype name -> numbers of the whole checkpoint in that dtype.
-        body_numbers: floating-point numbers of the encoder.
+        body_numbers: floating-point numbers of the encoder that are read in the planned format.
         head_numbers: floating-point numbers of heads and other modules.
         largest_tensor: numbers of the largest single tensor.
         hidden, layers, attention_heads, intermediate, vocabulary: the encoder's sizes.
-        max_tokens: longest text in tokens that the model takes, special tokens included.
+        max_tokens: longest text in tokens that the model takes, special tokens included; 0 of any length.
         outputs: what the checkpoint can make, of "dense", "sparse", "multivector".
         dense_dim, multivector_dim: widths of the vectors; multivector_dim None without that head.
         fused_numbers: numbers of the encoder that are copied on load even when nothing is cast (fused q/k/v).
         token_numbers: most numbers of one token that a module over token vectors holds at once.
         mixes_layers: whether the sum of several layers is held beside the one that is being computed.
         biased: whether attention adds a bias to the score of each pair of tokens.
+        table_bytes: of a table without layers, which is used as it is stored.
+        word_matrix_bytes: of a masked-language head's matrix, which stays as stored; 0 without such a head.
+        word_matrix_tied: whether that is the encoder's table of word embeddings.
     """
 
     name: str
@@ -67,6 +74,9 @@ class Footprint:
     token_numbers: int = 0
     mixes_layers: bool = False
     biased: bool = False
+    table_bytes: int = 0
+    word_matrix_bytes: int = 0
+    word_matrix_tied: bool = False
 
     @property
     def stored_dtype(self) -> str:
@@ -82,7 +92,7 @@ class Footprint:
 
 
 def weight_bytes(footprint: Footprint, precision: Precision, group: int | None = None) -> int:
-    """Bytes of the weights once they are loaded, the heads' included.
+    """Bytes of the weights once they are loaded, the heads' included; a table alone counts as it is stored.
 
     Where the weights are in another format than the arithmetic, only linear layers are; the rest stays as
     stored, or in the format of the arithmetic where that is the smaller.
@@ -92,7 +102,7 @@ def weight_bytes(footprint: Footprint, precision: Precision, group: int | None =
         precision: which format runs where.
         group: so many quantised weights share one scale; None where a whole row does.
     """
-    heads = footprint.head_numbers * precision.heads.bytes
+    heads = footprint.head_numbers * precision.heads.bytes + footprint.table_bytes
     if precision.weights is precision.compute:
         return footprint.body_numbers * precision.weights.bytes + heads
     linear = footprint.linear_numbers
@@ -133,7 +143,7 @@ def predict_memory(
     blocked = device == "cpu" and keeps_memory and precision.weights is not precision.compute
     running = _activation_bytes(footprint, precision, tokens, outputs, blocked=blocked)
     holes, recomputing = 0 if keeps_memory else min(running, _MOST_HOLES_BYTES), 0
-    if min(precision.compute.bytes, precision.weights.bytes) < 4:
+    if footprint.layers and min(precision.compute.bytes, precision.weights.bytes) < 4:
         hidden, inner = footprint.hidden, footprint.intermediate
         layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
         positions = 4 * footprint.max_tokens * hidden
@@ -144,10 +154,12 @@ def predict_memory(
             recomputing += again - running + min(again, _MOST_HOLES_BYTES)
     loading = _loading_bytes(footprint, precision, weights)
     after = running + holes + recomputing
+    matrix = footprint.word_matrix_bytes
     if device != "cpu":
         bias = _bias_bytes(footprint, precision, tokens)
         return (
             ("weights", weights),
+            *([("the masked-language head's matrix", matrix)] if matrix else []),
             (f"one batch of {tokens:,} tokens", running),
             *([("attention with a bias, in padded blocks", bias)] if bias else []),
             ("workspace of the maths library", _GPU_WORKSPACE_BYTES),
@@ -157,6 +169,9 @@ def predict_memory(
         ("tokenizer", _TOKENIZER_BYTES * footprint.vocabulary),
         ("weights", weights),
     ]
+    # Both are one mapping of the file where the encoder's table is not cast.
+    if matrix and not (footprint.word_matrix_tied and footprint.stored_dtype == str(precision.weights)):
+        parts.append(("the masked-language head's matrix", matrix))
     if loading > after + _RUNTIME_BYTES:
         what = (
             "the legacy file, read whole"
@@ -170,6 +185,10 @@ def predict_memory(
     ]
     if holes > 0:
         parts.append(("holes that its results leave in the heap", holes))
+    if footprint.biased and keeps_memory:
+        # Kernels of our own know no bias: queries turned round, what they are mixed to, and that turned back.
+        by_torch = 3 * tokens * footprint.hidden * precision.compute.bytes
+        parts.append(("attention with a bias, which is torch's", by_torch))
     if recomputing > 0:
         parts.append(("a layer in float32, for texts that leave the range", recomputing))
     return tuple(parts)
@@ -188,7 +207,8 @@ def _loading_bytes(footprint: Footprint, precision: Precision, weights: int) -> 
     if precision.weights is not precision.compute:
         return 4 * hidden * max(3 * hidden, inner)  # a linear layer before it is packed
     chunk = min(footprint.largest_tensor * stored, _CAST_CHUNK_BYTES) if casts else 0
-    return chunk + hidden * hidden * planned  # a third of q/k/v before it is fused
+    # a third of q/k/v before it is fused
+    return chunk + (hidden * hidden * planned if footprint.layers else 0)
 
 
 def _activation_bytes(
@@ -204,6 +224,9 @@ def _activation_bytes(
     body, blocks = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes, 0
     if blocked:
         body, blocks = 7 * hidden * precision.compute.bytes, 8 * inner * min(tokens, _BLOCK_ROWS)
+    if not footprint.layers:
+        # Rows as they are picked, widened and weighted; in float32 or wider, whatever comes after.
+        body = 3 * hidden * max(4, precision.compute.bytes)
     # The heads see the last hidden state, and work on a copy of it in their own format.
     head = hidden * precision.compute.bytes
     if precision.heads is not precision.compute:
@@ -215,11 +238,18 @@ def _activation_bytes(
         head += 3 * footprint.multivector_dim * precision.heads.bytes
     if "sparse" in outputs:
         head += 64  # ids and weights of each token, sorted
+    if "sparse" in outputs and footprint.word_matrix_bytes:
+        head = hidden * (precision.compute.bytes + precision.heads.bytes)
+        head += _SPLADE_ENTRIES * _SPLADE_ENTRY_BYTES
+        rows, columns = min(tokens, SPLADE_ROWS), min(footprint.vocabulary, SPLADE_COLUMNS)
+        # A block of numbers, the part of the matrix that makes it, and three results of the layer before.
+        numbers = rows * columns + columns * hidden + 3 * rows * hidden
+        return max(tokens * body + blocks, tokens * head + numbers * precision.heads.bytes)
     return tokens * max(body, head) + blocks
 
 
 def _bias_bytes(footprint: Footprint, precision: Precision, tokens: int) -> int:
-    """Bytes that attention with a bias takes on a GPU besides; on a CPU it is read through a view."""
+    """Bytes that attention with a bias takes on a GPU besides; on a CPU the bias is read through a view."""
     if not footprint.biased:
         return 0
     longest, number = footprint.max_tokens, precision.compute.bytes

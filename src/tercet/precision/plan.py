@@ -266,10 +266,13 @@ def plan(
     kernel = capability.schemes[choice.scheme].kernel
     reasons = [
         *choice.reasons,
-        *_kernel_reason(kernel),
+        *(_kernel_reason(kernel) if footprint.layers else ()),
         _weights_reason(footprint, choice.scheme, precision),
         _heads_reason(precision),
     ]
+    if not longest:
+        each = show_bytes(1_000_000 * 3 * 4 * footprint.hidden)
+        reasons.append(f"No length is too long; a text beyond a batch takes {each} for a million tokens.")
     for name, number in (("token_budget", token_budget), ("max_length", max_length)):
         if number is not None and (type(number) is not int or number < 1):
             raise PrecisionError(f"{name}={number!r}: it must be a positive number of tokens.")
@@ -388,6 +391,12 @@ def _budget(capability: Capability, needed: Callable[[int], int]) -> tuple[int, 
 def _weights_reason(footprint: Footprint, scheme: Scheme, precision: Precision) -> str:
     stored, planned = footprint.stored_dtype, str(precision.weights)
     numbers = footprint.body_numbers
+    if not footprint.layers:
+        kind = " and ".join(footprint.stored)
+        return (
+            f"The table stays as it is stored, {show_bytes(footprint.table_bytes)} in {kind}; where the file "
+            f"can be mapped, only the rows of tokens that come are read. Rows are taken as {planned}."
+        )
     if precision.weights is not precision.compute:
         if precision.weights.bytes > 1:
             scales = ""

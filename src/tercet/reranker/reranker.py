@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Ranked", "Reranker"]
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain
@@ -82,6 +82,7 @@ class Reranker:
             else limited(max_length, self._position_limit, checkpoint.name)
         )
         self._asked = (max_length, activation)
+        self._told = False
         self.activation = default_activation(checkpoint) if activation is None else activation
         activation_of(self.activation)
         [spec] = checkpoint.modules
@@ -148,7 +149,11 @@ class Reranker:
             done += len(window)
             cut += sum(encoded.truncated)
         if cut:
-            logger.info("%d of %d pairs were longer than %d tokens and were cut.", cut, done, call.max_length)
+            # Long documents are common here, and calls many: said aloud once, then for those who listen.
+            level, self._told = (logging.INFO if self._told else logging.WARNING), True
+            logger.log(
+                level, "%d of %d pairs were longer than %d tokens and were cut.", cut, done, call.max_length
+            )
         found = torch.cat(parts) if parts else torch.empty(0, self.num_labels, dtype=torch.float32)
         return found[:, 0] if self.num_labels == 1 else found
 
@@ -184,8 +189,9 @@ class Reranker:
             )
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}, it must be one string.")
-        if isinstance(documents, (str, bytes)):
-            raise InputError("documents is one text. Pass a list of strings.")
+        if isinstance(documents, (str, bytes, Set, Mapping)):
+            kind = type(documents).__name__
+            raise InputError(f"documents is a {kind}. Pass a list of strings, whose places are the answer.")
         top = None if top_k is None else positive_integer("top_k", top_k)
         texts = list(documents)
         scores = self.score(

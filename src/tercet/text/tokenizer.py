@@ -80,6 +80,8 @@ class Tokenizer:
             MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not.
         """
         inner = _read(checkpoint)
+        if not checkpoint.special_tokens:
+            inner.post_processor = None  # it does nothing but put them there
         specials = frozenset(
             token_id
             for token in _special_tokens(checkpoint.tokenizer_config, checkpoint.folder)

@@ -7,15 +7,16 @@ __all__ = ["rerank"]
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tercet.cli import options as shared
 from tercet.cli.commands import command
+from tercet.cli.progress import Progress
 from tercet.errors import InputError, OutputError
 from tercet.storage.aside import Aside, Sink, Stdout, writing
 
@@ -188,7 +189,8 @@ def rerank(
             for name, value in zip(one.ranking.ids, one.ranking.scores.tolist(), strict=True):
                 print(f"{value:>9.4f}  {' '.join(one.found.documents[name].split())}")
         return
-    _write(ranked, output, _run_line(loaded) if as_run else _json_line, loaded)
+    total = len(found) if isinstance(found, list) else None
+    _write(ranked, output, _run_line(loaded) if as_run else _json_line, loaded, total=total)
 
 
 def _check_data(
@@ -270,22 +272,28 @@ def _from_run(
 
 
 def _write(
-    ranked: Iterable[Reranked], output: str | None, line: Callable[[Reranked], str], model: Reranker
+    ranked: Iterable[Reranked],
+    output: str | None,
+    line: Callable[[Reranked], str],
+    model: Reranker,
+    *,
+    total: int | None,
 ) -> None:
     sink: Sink = Stdout() if output is None else Aside(Path(output))
-    start = perf_counter()
-    queries = documents = 0
-    try:
+    queries = 0
+    with ExitStack() as stack:
+        stack.callback(sink.discard)
+        bar = Progress("Reranking", measurable=total is not None, unit="pairs")
+        if output is not None:  # else lines appear themselves
+            stack.enter_context(bar)
         for one in ranked:
             with writing(sink.path):
                 sink.file.write(line(one).encode())
             queries += 1
-            documents += len(one.found.documents)
+            bar.advance(len(one.found.documents), 0, None if total is None else queries / total)
         sink.commit()
-    finally:
-        sink.discard()
     print(
-        f"{queries:,} queries, {documents:,} pairs in {perf_counter() - start:.1f} s, by "
+        f"{queries:,} queries, {bar.texts:,} pairs in {bar.seconds:.1f} s, by "
         f"{model.checkpoint.name}: {model.plan.scheme} on {model.plan.device}.",
         file=sys.stderr,
     )

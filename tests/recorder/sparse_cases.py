@@ -1,0 +1,53 @@
+"""SparseEncoder folders that are compared with sentence-transformers, and what is asked of them."""
+
+from __future__ import annotations
+
+__all__ = ["CASES", "SparseCase", "write"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tiny_sparse
+
+
+@dataclass(frozen=True)
+class SparseCase:
+    """What `make` writes, and the options of `SparseEncoder.encode`, by that library's names."""
+
+    make: Callable[..., Path]
+    write: Mapping[str, Any] = field(default_factory=dict)
+    encode: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _splade(encode: Mapping[str, Any] | None = None, **settings: Any) -> SparseCase:
+    return SparseCase(tiny_sparse.write_splade, settings, encode or {})
+
+
+# name -> folder and options
+CASES: Mapping[str, SparseCase] = {
+    "splade of bert": _splade(),
+    "splade of bert, sum": _splade(strategy="sum", seed=1),
+    "splade of bert, log1p_relu": _splade(activation="log1p_relu", seed=2),
+    "splade of bert, sum, log1p_relu": _splade(strategy="sum", activation="log1p_relu"),
+    "splade of bert, MLMTransformer": _splade(old_keys=True),
+    "splade of bert, a decoder of its own": _splade(untied=True, seed=3),
+    "splade of bert, relu in the head": _splade(hidden_act="relu"),
+    "splade of bert, stored in float16": _splade(dtype="float16"),
+    "splade of bert, stored in bfloat16": _splade(dtype="bfloat16"),
+    "splade of bert, the largest five": _splade({"max_active_dims": 5}),
+    "splade of bert, the largest seven, saved": _splade(max_active_dims=7),
+    "splade of roberta": _splade(architecture="roberta"),
+    "splade of xlm-roberta": _splade(architecture="xlm-roberta", untied=True),
+    "splade of distilbert": _splade(architecture="distilbert"),
+    "splade of distilbert, gelu_new": _splade(architecture="distilbert", hidden_act="gelu_new", seed=1),
+    "splade of mpnet": _splade(architecture="mpnet"),
+    "splade of a plain folder": _splade(plain=True, seed=4),
+}
+
+
+def write(folder: Path, name: str) -> Path:
+    """The tiny checkpoint of a case, by its name."""
+    case = CASES[name]
+    return case.make(folder, **case.write)
