@@ -40,6 +40,13 @@ def product(x, values, scales, group):
     )
 
 
+def group_sums(x, values, scales, group):
+    """(rows, out): the sizes of the groups' sums, added up, where `product` adds the sums themselves."""
+    q, zero, scale = quantised_rows(x, group)
+    exact = np.abs(np.einsum("rgk,ogk->rgo", q - zero, values.astype(np.int64)))
+    return np.einsum("rgo,rg,og->ro", exact.astype(np.float64), scale[:, :, 0].astype(np.float64), scales)
+
+
 def unpacked(weight):
     """(values (out, groups, group), scales (out, groups)) read back from a packed weight's bytes."""
     panels, chunks = -(-weight.out_features // 32), -(-weight.in_features // 64)

@@ -308,11 +308,11 @@ class Heads(nn.Module):
         sparse: SparseLinear | SpladePooling | None = None
         multivector: ColbertLinear | None = None
         chain: list[ModuleSpec] = []
-        made: dict[tuple[str, int], nn.Module] = {}
+        made: dict[tuple[str, str, int], nn.Module] = {}
 
         def build(spec: ModuleSpec, width: int) -> nn.Module:
             # Modules that routes share are there once.
-            key = spec.where, width
+            key = spec.kind, spec.where, width
             if key not in made:
                 made[key] = MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
             return made[key]
