@@ -118,7 +118,15 @@ inline void panel_of(long rows, const float* packed, long tile_floats, const flo
             if (own) here.lines = PANEL;
             if (own) here.ahead = w + AHEAD * LINE * PANEL;
             else here.ahead += (r / ROWS * (PANEL / (VECTORS * LANES)) + j / (VECTORS * LANES)) * inputs * ends.lines;
-            tile_of<ROWS>(rows - r < ROWS ? rows - r : ROWS, packed + r / ROWS * tile_floats, w + j, inputs,
+            // What a tile adds to, writes and reads at its end: rows of a panel lie apart, where the processor foresees
+            // nothing.
+            const long some = rows - r < ROWS ? rows - r : ROWS;
+            for (long i = 0; i < some; i++)
+                for (int line = 0; line < VECTORS * LANES; line += LINE) {
+                    __builtin_prefetch(y + (r + i) * y_step + j + line, 1, 3);
+                    if (here.residual != nullptr) __builtin_prefetch(here.residual + i * here.residual_step + line, 0, 3);
+                }
+            tile_of<ROWS>(some, packed + r / ROWS * tile_floats, w + j, inputs,
                           y + r * y_step + j, y_step, here);
         }
 }
