@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from tercet.embedder import Embedder
 from tercet.errors import InputError, PrecisionError, TercetError, UnknownNameError
 from tercet.evaluation.audit_result import AuditResult, AuditRow
 from tercet.evaluation.auditing import auditor, running
+from tercet.evaluation.auditing import worker as worker_module
 from tercet.evaluation.auditing.parts import read_part
 from tercet.evaluation.auditing.process import Worker, WorkerFailed
 from tercet.evaluation.auditing.schemes import fastest_float32, plan_of
@@ -546,6 +549,25 @@ def test_speed_is_the_median_ratio_of_turns_that_change_their_order() -> None:
 def test_a_timing_that_others_disturbed_says_so() -> None:
     assert timed([1.0] * 7, [0.5] * 6 + [0.9])[0] == Timing(2.0, False)
     assert timed([1.0] * 7, [0.5] * 7, waited=0.2)[0] == Timing(2.0, False)
+
+
+@pytest.mark.parametrize(
+    ("waited", "others", "blamed"), [(3.0, 0.25, 0.25), (0.5, 2.0, 0.5), (3.0, -0.1, 0.0)]
+)
+def test_others_are_blamed_for_no_more_waiting_than_they_used_the_processor(
+    monkeypatch: pytest.MonkeyPatch, waited: float, others: float, blamed: float
+) -> None:
+    commands = Commands()
+    monkeypatch.setattr(commands, "_made", lambda role, texts: None)
+    monkeypatch.setattr(worker_module, "_waited", iter([7.0, 7.0 + waited]).__next__)
+    monkeypatch.setattr(worker_module, "_used_by_others", iter([50.0, 50.0 + others]).__next__)
+    assert commands.answer({"do": "time", "texts": ["a"]})["waited"] == pytest.approx(blamed)
+
+
+def test_processor_time_of_another_process_is_that_of_others() -> None:
+    before = worker_module._used_by_others()
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.5: pass"], check=True)
+    assert worker_module._used_by_others() - before > 0.4
 
 
 def test_slow_schemes_are_timed_in_fewer_turns() -> None:
