@@ -112,7 +112,7 @@ def _waited() -> float:
 
 
 def _used_by_others() -> float:
-    """Processor seconds of all other processes, and of other machines beside this; where unknown, too many."""
+    """Processor seconds of all other processes, and of machines beside this; too many if unknown."""
     try:
         names = Path("/proc/stat").read_text().split("\n", 1)[0].split()
         user, nice, system, _, _, irq, softirq, steal = map(int, names[1:9])
