@@ -30,21 +30,25 @@ def quantised_rows(x, group):
 
 def product(x, values, scales, group):
     """x times a quantised weight: values (out, groups, group) integers, scales (out, groups); float64."""
-    q, zero, scale = quantised_rows(x, group)
-    exact = np.einsum("rgk,ogk->rgo", q - zero, values.astype(np.int64))
-    return np.einsum(
-        "rgo,rg,og->ro",
-        exact.astype(np.float64),
-        scale[:, :, 0].astype(np.float64),
-        scales.astype(np.float64),
-    )
+    return _scaled(*_exact(x, values, group), scales)
 
 
 def group_sums(x, values, scales, group):
     """(rows, out): the sizes of the groups' sums, added up, where `product` adds the sums themselves."""
+    exact, scale = _exact(x, values, group)
+    return _scaled(np.abs(exact), scale, scales)
+
+
+def _exact(x, values, group):
+    """(rows, groups, out) sums of integers, and the scales of the rows."""
     q, zero, scale = quantised_rows(x, group)
-    exact = np.abs(np.einsum("rgk,ogk->rgo", q - zero, values.astype(np.int64)))
-    return np.einsum("rgo,rg,og->ro", exact.astype(np.float64), scale[:, :, 0].astype(np.float64), scales)
+    return np.einsum("rgk,ogk->rgo", q - zero, values.astype(np.int64)), scale[:, :, 0]
+
+
+def _scaled(exact, scale, scales):
+    """(rows, out) in float64."""
+    wide = (part.astype(np.float64) for part in (exact, scale, scales))
+    return np.einsum("rgo,rg,og->ro", *wide)
 
 
 def unpacked(weight):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 __all__ = ["Progress", "peak_memory"]
 
-import re
 import sys
-from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from tercet.precision.memory import peak_process_memory
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -85,21 +85,7 @@ def _bar() -> Bar:
 
 def peak_memory(device: str = "cpu") -> tuple[int, int | None]:
     """Most bytes so far that this process had resident, and that torch had on `device` (None: the CPU)."""
-    return _peak_resident(), _peak_on(device)
-
-
-def _peak_resident() -> int:
-    try:
-        # Not getrusage: there the peak of the shell that started us may be inherited.
-        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found:
-        return int(found[1]) * 1024
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return peak_process_memory(), _peak_on(device)
 
 
 def _peak_on(device: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Memory", "cgroup_limits", "device_memory", "host_memory", "process_memory"]
+__all__ = ["Memory", "cgroup_limits", "device_memory", "host_memory", "peak_process_memory", "process_memory"]
 
 import os
 import re
@@ -67,6 +67,21 @@ def host_memory(root: Path = Path("/")) -> Memory:
             limit.limit if limit.free_bytes < memory.free_bytes else memory.limit,
         )
     return memory
+
+
+def peak_process_memory() -> int:
+    """Most bytes so far that this process had resident, pages of mapped files counted."""
+    try:
+        # Not getrusage: there the peak of the process that started us is inherited.
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) * 1024
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def process_memory(root: Path = Path("/")) -> int:

@@ -11,7 +11,6 @@ __all__ = ["Commands", "main"]
 import json
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 from time import perf_counter, process_time
@@ -26,6 +25,7 @@ from tercet.embeddings import Embeddings
 from tercet.errors import TercetError
 from tercet.evaluation.auditing.parts import Part, write_part
 from tercet.evaluation.encoding import Encoding
+from tercet.precision.memory import peak_process_memory
 from tercet.precision.plan import Plan
 
 
@@ -87,17 +87,7 @@ class Commands:
     def _peak(self) -> int:
         if self.model is not None and self.model.plan.device.startswith("cuda"):
             return int(torch.cuda.max_memory_allocated(self.model.plan.device))
-        try:
-            # Not getrusage: there the peak of the process that started us is inherited.
-            found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        except OSError:
-            found = None
-        if found:
-            return int(found[1]) * 1024
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+        return peak_process_memory()
 
 
 def _waited() -> float:
