@@ -28,7 +28,8 @@ import torch
 from tercet.cache import cache_folder as user_cache
 from tercet.cache import read_json, write_json
 from tercet.checkpoint.layout import Checkpoint, open_checkpoint
-from tercet.checkpoint.source import find
+from tercet.checkpoint.reranker_files import is_reranker, open_reranker
+from tercet.checkpoint.source import Source, find
 from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
 from tercet.engines.mixed import float32_prefixes
@@ -225,9 +226,11 @@ def plan(
     """The plan that `tercet.load` would follow with the same options; fetches and reads headers, no weight.
 
     The model is a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2;
-    every option is one of `tercet.load`.
+    every option is one of `tercet.load`. Of a reranker it is the plan that `tercet.load_reranker` would
+    follow, where `outputs`, `pooling` and `output_dtype` mean nothing.
 
     Raises:
+        InputError: an option that a reranker does not have.
         CheckpointError, SourceError: the model is not there, or its headers are damaged.
         PrecisionError: the precision or device cannot be honoured, or the memory does not suffice.
     """
@@ -240,8 +243,10 @@ def plan(
         headers_only=True,
         confirm=confirm,
     )
+    if reranks := is_reranker(source):
+        _refuse_vectors(source, outputs=outputs, pooling=pooling, output_dtype=output_dtype)
     return make_plan(
-        open_checkpoint(source, pooling=pooling),
+        open_reranker(source) if reranks else open_checkpoint(source, pooling=pooling),
         precision=precision,
         device=device,
         outputs=outputs,
@@ -250,6 +255,16 @@ def plan(
         max_length=max_length,
         tolerance=tolerance,
     )
+
+
+def _refuse_vectors(source: Source, **options: object) -> None:
+    """An error for an option that decides about vectors, of which a reranker makes none."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"{name} belongs to models that make vectors, and {source.name} is a reranker: it gives "
+                "scores of pairs, in float32. Leave it out."
+            )
 
 
 def kernels_here() -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import tercet
+import tiny_reranker
 from planned import DRIFTED, UNSEEN, capability, measured
 from tercet import planner
 from tercet.cli.main import main
@@ -100,3 +103,47 @@ def test_a_folder_that_is_not_there_is_one_message(
 ) -> None:
     assert main(["plan", str(tmp_path / "nothing" / "here")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["plain", "cross-encoder", "without a class"])
+def test_a_reranker_is_planned_as_it_would_be_loaded(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_reranker.write_reranker(tmp_path / "reranker", "bert", cross_encoder=how == "cross-encoder")
+    if how == "without a class":
+        config = json.loads((folder / "config.json").read_text())
+        del config["architectures"]
+        (folder / "config.json").write_text(json.dumps(config))
+    path = tmp_path / "plan.json"
+    assert main(["plan", str(folder), "--precision", "bf16", "--json", "--save-plan", str(path)]) == 0
+    made = Plan.from_json(json.loads(capsys.readouterr().out))
+    loaded = tercet.load_reranker(folder, plan=path)
+    assert (loaded.plan.scheme, loaded.plan.peak_bytes) == (made.scheme, made.peak_bytes)
+    assert made.scheme.dtype is DType.BFLOAT16
+    assert main(["plan", str(folder)]) == 0
+    assert f"Plan for {folder}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "option", [["--outputs", "sparse"], ["--pooling", "cls"], ["--output-dtype", "float16"]]
+)
+def test_an_option_of_vectors_is_refused_of_a_reranker(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_reranker.write_reranker(tmp_path / "reranker", "xlm-roberta")
+    assert main(["plan", str(folder), *option]) == 2
+    name = option[0].removeprefix("--").replace("-", "_")
+    assert (
+        f"{name} belongs to models that make vectors, and {folder} is a reranker" in capsys.readouterr().err
+    )
+
+
+def test_an_encoder_with_modules_makes_vectors_whatever_it_was_trained_as(
+    tiny_stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_stack, tmp_path / "stack")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["BertForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["plan", str(folder), "--outputs", "dense"]) == 0
+    assert f"Plan for {folder}" in capsys.readouterr().out

@@ -7,7 +7,7 @@ So bge-reranker, and the CrossEncoder folders of sentence-transformers, whose se
 
 from __future__ import annotations
 
-__all__ = ["open_reranker"]
+__all__ = ["is_reranker", "open_reranker"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,6 +119,32 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
         files=weights.files,
         ignored=ignored,
     )
+
+
+def is_reranker(source: Source | str | Path) -> bool:
+    """Whether the folder says that it scores pairs: a CrossEncoder, or a plain one with a classifier.
+
+    What has modules and is no CrossEncoder makes vectors, whatever its encoder was trained as.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    if not isinstance(source, Source):
+        source = Source(Path(source), str(source), None)
+    folder = source.folder
+    kind = _object(folder, _TOP).get("model_type")
+    if kind is not None:
+        return bool(kind == "CrossEncoder")
+    if inside(folder, "modules.json", said_by="modules.json").is_file():
+        return False
+    classes = _object(folder, "config.json").get("architectures")
+    if isinstance(classes, list) and classes:
+        return str(classes[0]).endswith("ForSequenceClassification")
+    # Without a class the weights tell, if they can be read; where they cannot, whoever opens them says why.
+    if not (folder / "config.json").is_file():
+        return False
+    names = find_weights(folder, "", source.remote).tensors
+    return any("classifier." in name for name in names)
 
 
 def _encoder_path(folder: Path) -> str:

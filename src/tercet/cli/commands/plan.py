@@ -35,7 +35,10 @@ def plan(
         str | None, typer.Option(metavar="MODE", help="Instead of the checkpoint's: cls, mean, cls+mean, ...")
     ] = None,
     save_plan: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the plan here, for `tercet embed --plan`.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the plan here, for `tercet embed --plan` or `rerank --plan`."
+        ),
     ] = None,
     revision: shared.Revision = None,
     token: shared.Token = None,
@@ -45,7 +48,8 @@ def plan(
 ) -> None:
     """Show where and in what format a model would run here, its predicted memory, and why.
 
-    Reads configurations and headers alone, no weight.
+    Reads configurations and headers alone, no weight. A reranker is planned as `tercet rerank` would load it;
+    --outputs, --pooling and --output-dtype mean nothing to it.
 
     Example:
     tercet plan minilm
