@@ -1,3 +1,3 @@
-"""Fine-tuning: memory-lean scores with exact gradients, losses, and gradients of batches that memory does not hold."""
+"""Fine-tuning: lean scores with exact gradients, losses, and batches larger than memory."""
 
 __all__: list[str] = []
