@@ -1,6 +1,7 @@
 """What users of FlagEmbedding 1.4.2 meet when they encode and score, each as something that works here.
 
-Each test says in its first line what happens there; docs/migration.md has the same, class by class.
+Each test says in its first line what happens there; docs/migration.md has the same, class by class. What they
+meet in training is not of these classes.
 """
 
 import json
