@@ -63,6 +63,11 @@ class Lines:
         """The line that was read last, for messages."""
         return f"{self.name}, line {self.number}"
 
+    @property
+    def offset(self) -> int:
+        """Where the line that was read last begins, in bytes of the text; of an iteration that goes on."""
+        return self._offset
+
     def done(self) -> float | None:
         """The part of the file that was read, from 0 to 1; None where its size is unknown."""
         return None if self._size is None else min(1.0, self._raw.tell() / max(self._size, 1))

@@ -56,7 +56,8 @@ class DataRecipe:
             negative a query. "symmetric_class": of fewer negatives than the group takes none comes twice.
             "symmetric_sts" and "symmetric_clustering": the query prompt stands before passages, too. All
             symmetric kinds: half the texts in a batch.
-        group_size: passages of each query, the positive among them.
+        group_size: passages of each query, the positive among them; null for 8 of a file with negatives, and
+            1 of a file without.
         in_batch_negatives: whether a query is compared with the passages of the others.
         query_prompt, document_prompt: put before each text; null for the model's own. A line's own `prompt`
             outranks the query prompt.
@@ -67,7 +68,7 @@ class DataRecipe:
 
     path: str
     kind: Kind | None = None
-    group_size: int = limits(8, least=1, most=1024)
+    group_size: int | None = limits(None, least=1, most=1024)
     in_batch_negatives: bool = True
     query_prompt: str | None = None
     document_prompt: str | None = None
