@@ -1,0 +1,1 @@
+"""Checkpoints merged tensor by tensor, chunk by chunk; no model is built."""

@@ -1,0 +1,130 @@
+"""A method driven over the chunks of a tensor: pass after pass, then its arithmetic."""
+
+from __future__ import annotations
+
+__all__ = ["Chunks", "check_inputs", "chunk_bounds", "merge_chunks", "merge_tensors"]
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.errors import InputError, nearest
+from tercet.merging.method import REQUIRED, Chunk, Method, Task
+from tercet.merging.methods import METHODS
+
+# Makes the chunks of a tensor; called once a pass, and gives the same ones each time.
+Chunks = Callable[[], Iterable[Chunk]]
+
+# Of all inputs of a chunk together; float64 and the intermediate results of a method make it some 100 MiB.
+_CHUNK_NUMBERS = 1 << 20
+
+
+def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
+    """Where the flattened tensor is cut: all inputs of a chunk have about `numbers`, whole rows each."""
+    width = method.width(task)
+    step = max(1, numbers // (max(1, inputs) * width)) * width
+    for start in range(0, task.numbers, step):
+        yield slice(start, min(start + step, task.numbers))
+
+
+def merge_chunks(method: Method, task: Task, chunks: Chunks) -> Iterator[tuple[Chunk, Tensor]]:
+    """Each chunk with its result, in the order of `chunks`."""
+    steps = method.steps(task)
+    found: Any = None
+    while True:
+        try:
+            asked = next(steps) if found is None else steps.send(found)
+        except StopIteration as finished:
+            apply = finished.value
+            break
+        found = reduce(asked.merge_statistics, map(asked.statistics, chunks()))
+    for chunk in chunks():
+        yield chunk, apply(chunk)
+
+
+def merge_tensors(
+    tensors: Sequence[Tensor],
+    method: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    base: int | None = None,
+    name: str = "tensor",
+    seed: int = 0,
+    chunk_numbers: int = _CHUNK_NUMBERS,
+) -> Tensor:
+    """Tensors of one shape merged in memory, in float64 if one of them is, else in float32.
+
+    Args:
+        tensors: the inputs, in order.
+        method: its name.
+        parameters: each a value, or for parameters of inputs a list of one for each (the base left out, where
+            the method treats it apart).
+        base: which of the tensors is the base.
+        name: what the tensor is called: with `seed` it fixes what the random methods choose.
+        chunk_numbers: how much is worked on at a time.
+
+    Raises:
+        InputError: a parameter is not known, is missing, or the inputs do not suit the method.
+    """
+    found = METHODS[method]
+    wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    flat = [tensor.to(wide).reshape(-1) for tensor in tensors]
+    apart = None if base is None or found.base == "input" else flat[base]
+    others = [one for place, one in enumerate(flat) if apart is None or place != base]
+    check_inputs(found, len(others), has_base=apart is not None)
+    task = _task(found, parameters or {}, len(others), tuple(tensors[0].shape), name, seed)
+    width = found.width(task)
+
+    def chunks() -> Iterator[Chunk]:
+        for part in chunk_bounds(found, task, len(tensors), chunk_numbers):
+            rows = [one[part].reshape(-1, width) if width > 1 else one[part].reshape(1, -1) for one in others]
+            piece = None if apart is None else apart[part].reshape(rows[0].shape)
+            yield Chunk(tuple(rows), piece, part.start)
+
+    if not task.numbers:
+        return flat[0].reshape(task.shape)
+    made = [result.reshape(-1) for _, result in merge_chunks(found, task, chunks)]
+    return torch.cat(made).reshape(task.shape)
+
+
+def check_inputs(method: Method, others: int, *, has_base: bool) -> None:
+    """An InputError where a method cannot work on that many inputs beside the base."""
+    fewest, most = method.inputs
+    if method.base == "required" and not has_base:
+        raise InputError(f"{method.name} needs a base model. Name it as base_model.")
+    if others < fewest or (most is not None and others > most):
+        wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"at least {fewest}"
+        beside = " beside the base model" if method.base == "required" else ""
+        raise InputError(f"{method.name} takes {wanted} model(s){beside}; {others} were given.")
+
+
+def _task(
+    method: Method,
+    parameters: Mapping[str, Any],
+    inputs: int,
+    shape: tuple[int, ...],
+    name: str,
+    seed: int,
+) -> Task:
+    known = {parameter.name: parameter for parameter in method.parameters}
+    for given in parameters:
+        if given not in known:
+            raise InputError(f"{method.name} has no parameter {given!r}. {nearest(given, known)}")
+    shared: dict[str, Any] = {}
+    own: list[dict[str, Any]] = [{} for _ in range(inputs)]
+    for key, parameter in known.items():
+        value = parameters.get(key, parameter.default)
+        if value is REQUIRED:
+            raise InputError(f"{method.name} needs the parameter {key!r}, which was not given.")
+        if not parameter.per_input:
+            shared[key] = value
+            continue
+        values = list(value) if isinstance(value, Sequence) else [value] * inputs
+        if len(values) != inputs:
+            raise InputError(f"{method.name}: {key!r} has {len(values)} values for {inputs} inputs.")
+        for settings, one in zip(own, values, strict=True):
+            settings[key] = one
+    return Task(name, shape, shared, tuple(own), seed)
