@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the twin tests against live peers: installs them beside Tercet, records anew, compares with that.
+# Runs the twin tests against live peers: installs them beside Tercet, records anew, compares with that. Then runs the
+# adapters inside the frameworks that they are for, which are installed there, too.
 #   PYTHON  the interpreter for the peers' environment      BIN  the folder of Tercet's own environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,3 +22,6 @@ fi
 rm -rf $OUT
 HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $PEERS/bin/python tests/recorder/record.py --out $OUT
 TERCET_TWINS="$PWD/$OUT" "$BIN/pytest" tests/twins
+# From this source, which is not installed there; what a framework itself warns of is its own affair.
+TERCET_FRAMEWORKS=1 PYTHONPATH="$PWD/src" HF_HUB_OFFLINE=1 TQDM_DISABLE=1 HAYSTACK_TELEMETRY_ENABLED=False \
+  $PEERS/bin/python -m pytest -W default -W error:::tercet -o asyncio_mode=auto tests/frameworks
