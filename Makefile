@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit slow twins wheels bench bench-short clean
+.PHONY: demo test lint types layers unit compat slow twins wheels bench bench-short clean
 
 KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
 
@@ -32,6 +32,10 @@ layers: $(READY)
 
 unit: $(READY)
 	$(BIN)/pytest
+
+# The peers' public examples and tests of encoding and scoring, against tercet.compat, and how many pass.
+compat: $(READY)
+	$(BIN)/pytest -m compat
 
 # The native kernels under sanitizers, and for Arm where g++-aarch64-linux-gnu and qemu-user are installed.
 slow: $(READY)

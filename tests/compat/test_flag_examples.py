@@ -15,6 +15,8 @@ import tiny
 import tiny_reranker
 from tercet.compat import BGEM3FlagModel, FlagAutoModel, FlagAutoReranker, FlagModel, FlagReranker
 
+pytestmark = pytest.mark.compat
+
 INSTRUCTION = "search the list of passages: "
 QUERIES = ["what is the city of the river", "how do I read a csv file"]
 PASSAGES = ["Paris is the city of the river.", "open the file and read it line by line"]

@@ -8,6 +8,8 @@ import tiny
 from tercet.compat import SentenceTransformer
 from tercet.quantization import Quantizer
 
+pytestmark = pytest.mark.compat
+
 WEATHER = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
 MOVIES = ["The new movie is awesome", "The cat sits outside", "A man is playing guitar"]
 OTHERS = ["The dog plays in the garden", "The new movie is so great", "A woman watches TV"]

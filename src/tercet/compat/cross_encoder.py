@@ -28,7 +28,6 @@ from tercet.compat.sentence_results import given_as
 from tercet.embedder.options import positive_integer
 from tercet.errors import InputError
 from tercet.reranker import Reranker, load_reranker
-from tercet.reranker.options import activation_of
 from tercet.signatures import refuse_unknown_keywords
 
 Pairs: TypeAlias = Sequence[str] | Iterable[Sequence[str]] | np.ndarray
@@ -131,9 +130,7 @@ class CrossEncoder(Loaded[Reranker]):
         length = wish.max_length if max_length is None else max_length
         if length is not None:
             self.max_seq_length = length
-        self.activation_fn = (
-            activation_of(self.reranker.activation) if activation_fn is None else activation_fn
-        )
+        self.activation_fn = _module(self.reranker.activation) if activation_fn is None else activation_fn
 
     def __repr__(self) -> str:
         return f"CrossEncoder({self.reranker!r})"
@@ -288,3 +285,10 @@ class CrossEncoder(Loaded[Reranker]):
             }
             for place in order[:top]
         ]
+
+
+def _module(name: str) -> torch.nn.Module:
+    """The module of torch.nn that a reranker's activation names; code compares its class."""
+    last = name.rpartition(".")[2]
+    made: torch.nn.Module = torch.nn.Softmax(dim=-1) if last == "Softmax" else getattr(torch.nn, last)()
+    return made
