@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder import merging
@@ -37,6 +37,7 @@ def test_the_error_is_that_of_exact_arithmetic_rounded_once(case, dtype):
         assert (found.double() - exact).norm() <= 1.01 * best + step
 
 
+@settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**31), st.data())
 def test_chunks_change_nothing(rows, columns, chunk_numbers, seed, data):
     case = data.draw(st.sampled_from(merging.CASES))

@@ -154,7 +154,7 @@ def sort_tensors(
     used: dict[str, TensorInfo] = {}
     unused: dict[str, TensorInfo] = {}
     for stored, info in tensors.items():
-        name = _own_name(stored)
+        name = own_name(stored)
         if _UNUSED.match(name):
             unused[stored] = info
             continue
@@ -167,7 +167,7 @@ def sort_tensors(
     return used, unused
 
 
-def _own_name(stored: str) -> str:
+def own_name(stored: str) -> str:
     """The encoder's name of a tensor: known prefixes removed, TensorFlow's gamma and beta translated."""
     name = stored
     while (start := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:

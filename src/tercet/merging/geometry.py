@@ -33,7 +33,7 @@ def unit_products(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combination(coefficients: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
-    """The sum of vectors, each times its coefficient, in float64 until it is given back in their own dtype."""
+    """The sum of vectors, each times its coefficient: in float64, then in their own dtype."""
     total = torch.zeros_like(vectors[0], dtype=torch.float64)
     for coefficient, vector in zip(coefficients, vectors, strict=True):
         total.add_(vector.double(), alpha=coefficient)

@@ -113,7 +113,7 @@ class Method:
         parameters: what may be set.
         base: "required", "optional", or "input": then it is one of the inputs where it is named at all.
         inputs: fewest and most inputs beside the base (of all, where the base is an input); None for any.
-        width: how many numbers must stay together in a chunk: 1 where a tensor may be cut anywhere.
+        width: how many numbers make a row, of which a chunk has whole ones; 0 where it may be cut anywhere.
         summary: the first line of its description.
     """
 

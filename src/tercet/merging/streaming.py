@@ -24,7 +24,7 @@ _CHUNK_NUMBERS = 1 << 20
 
 def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
     """Where the flattened tensor is cut: all inputs of a chunk have about `numbers`, whole rows each."""
-    width = method.width(task)
+    width = max(1, method.width(task))
     step = max(1, numbers // (max(1, inputs) * width)) * width
     for start in range(0, task.numbers, step):
         yield slice(start, min(start + step, task.numbers))
@@ -80,7 +80,7 @@ def merge_tensors(
 
     def chunks() -> Iterator[Chunk]:
         for part in chunk_bounds(found, task, len(tensors), chunk_numbers):
-            rows = [one[part].reshape(-1, width) if width > 1 else one[part].reshape(1, -1) for one in others]
+            rows = [one[part].reshape((-1, width) if width else (1, -1)) for one in others]
             piece = None if apart is None else apart[part].reshape(rows[0].shape)
             yield Chunk(tuple(rows), piece, part.start)
 

@@ -30,7 +30,7 @@ def merge_method(
     parameters: tuple[Parameter, ...] = (),
     base: Literal["required", "optional", "input"] = "required",
     inputs: tuple[int, int | None] = (1, None),
-    width: Callable[[Task], int] = lambda task: 1,
+    width: Callable[[Task], int] = lambda task: 0,
 ) -> Callable[[Callable[[Task], Steps]], Callable[[Task], Steps]]:
     """A decorator that enters a method under its name; see `Method` for the arguments."""
 

@@ -15,7 +15,7 @@ _SMALLEST = 1e-6
 
 
 def _width(task: Task) -> int:
-    return last_dimension(task) if task.settings["filter_wise"] else 1
+    return last_dimension(task) if task.settings["filter_wise"] else 0
 
 
 @merge_method(

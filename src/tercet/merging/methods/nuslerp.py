@@ -15,7 +15,7 @@ _PARALLEL = 1e-16
 
 def _width(task: Task) -> int:
     if task.settings["nuslerp_flatten"]:
-        return 1
+        return 0
     if task.settings["nuslerp_row_wise"] and len(task.shape) > 1:
         return max(1, task.numbers // max(1, task.shape[0]))
     return last_dimension(task)

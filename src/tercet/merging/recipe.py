@@ -1,0 +1,388 @@
+"""What is to be merged and how: mergekit's YAML, read strictly, and a few keys of our own."""
+
+from __future__ import annotations
+
+__all__ = ["MergeRecipe", "ModelName", "Slice", "SliceSource", "parse_recipes", "read_recipes"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from tercet.errors import InputError, UnknownNameError, nearest
+from tercet.extras import require
+from tercet.merging.method import Method
+from tercet.merging.methods import METHODS
+from tercet.precision.dtype import DType
+
+Missing = Literal["error", "base", "drop", "average"]
+
+_MAX_BYTES = 4 << 20
+_TOP = {
+    "merge_method",
+    "models",
+    "slices",
+    "modules",
+    "base_model",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+    "chat_template",
+    "name",
+    "missing",
+    "settings_from",
+    "seed",
+}
+# What mergekit takes and does nothing with.
+_IDLE_PARAMETERS = {"embed_slerp"}
+_FORMATS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16, DType.FLOAT64)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model as a recipe names it: `source` a folder, hub id, or another document's name."""
+
+    source: str
+    revision: str | None = None
+    lora: str | None = None
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.source}{revision}" + (f"+{self.lora}" if self.lora else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSource:
+    """Layers of one model, from the first up to but without the second; None for all."""
+
+    model: ModelName
+    layers: tuple[int, int] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Layers of the output and what they are made of."""
+
+    sources: tuple[SliceSource, ...]
+    base: ModelName | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRecipe:
+    """One merge.
+
+    Attributes:
+        method: by its name in the registry.
+        slices: in the order of the output's layers; one with all layers where the recipe lists `models`.
+        base: base_model.
+        parameters: global ones.
+        module_parameters: of the one entry of `modules`, where that form is used.
+        dtype, out_dtype: as given. No input is rounded before the arithmetic: `dtype` counts as out_dtype
+            where that is not given.
+        tokenizer: "base", "union", or a model; None for the tokenizer of `donor`.
+        name: by which other documents of the file may name the result.
+        missing: what to do with a tensor that not all models have.
+        settings_from: the model whose settings, tokenizer and module settings are taken.
+        seed: of the methods that choose at random.
+        where: the file, for errors.
+        text: the document as written.
+        notes: what was understood and has no effect.
+    """
+
+    method: str
+    slices: tuple[Slice, ...]
+    base: ModelName | None
+    parameters: Mapping[str, Any]
+    module_parameters: Mapping[str, Any]
+    dtype: DType | None
+    out_dtype: DType | None
+    tokenizer: str | ModelName | None
+    name: str | None
+    missing: Missing
+    settings_from: ModelName | None
+    seed: int
+    where: str
+    text: str
+    notes: tuple[str, ...] = ()
+
+    def models(self) -> tuple[ModelName, ...]:
+        """Every model, in the order of the recipe, a base that is not listed last; each once."""
+        listed = [source.model for part in self.slices for source in part.sources]
+        bases = [base for base in (self.base, *(part.base for part in self.slices)) if base is not None]
+        return tuple(dict.fromkeys([*listed, *bases]))
+
+
+def read_recipes(path: str | Path) -> tuple[MergeRecipe, ...]:
+    """The documents of a YAML file, each after those that it names; the last one is the result.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or a key or value of it cannot be used.
+        MissingExtraError: PyYAML is not installed.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} has {path.stat().st_size:,} bytes: too large for a recipe.")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file. Give the YAML file of a merge.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    return parse_recipes(text, where=str(path))
+
+
+def parse_recipes(text: str, *, where: str = "recipe") -> tuple[MergeRecipe, ...]:
+    """The same of a text."""
+    yaml = require("yaml", extra="merge", purpose="A merge recipe")
+    try:
+        documents = [one for one in yaml.safe_load_all(text) if one is not None]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{where} is not valid YAML: {error}") from error
+    if not documents:
+        raise InputError(f"{where} is empty. A recipe begins with merge_method: and models:.")
+    single = len(documents) == 1
+    recipes = [
+        _recipe(
+            one,
+            where if single else f"{where}, document {number}",
+            text if single else yaml.safe_dump(one, sort_keys=False, allow_unicode=True),
+        )
+        for number, one in enumerate(documents, start=1)
+    ]
+    return _ordered(recipes, where)
+
+
+def _ordered(recipes: Sequence[MergeRecipe], where: str) -> tuple[MergeRecipe, ...]:
+    """Each recipe after those that it names, the result last."""
+    if len(recipes) == 1:
+        return tuple(recipes)
+    named: dict[str, MergeRecipe] = {}
+    for recipe in recipes:
+        if recipe.name is not None and named.setdefault(recipe.name, recipe) is not recipe:
+            raise InputError(f"{where}: two documents are named {recipe.name!r}. Rename one.")
+    unnamed = [recipe for recipe in recipes if recipe.name is None]
+    if len(unnamed) > 1:
+        raise InputError(f"{where}: {len(unnamed)} documents have no name. Only the result needs none.")
+    needed = {
+        name: [m.source for m in recipe.models() if m.source in named] for name, recipe in named.items()
+    }
+    used = {name for names in needed.values() for name in names}
+    ends = unnamed or [recipe for name, recipe in named.items() if name not in used]
+    if len(ends) != 1:
+        raise InputError(f"{where}: it is not clear which document is the result. Leave out its name.")
+    made: dict[str, MergeRecipe] = {}
+
+    def visit(recipe: MergeRecipe, path: tuple[str, ...]) -> None:
+        for model in recipe.models():
+            if model.source not in named or model.source in made:
+                continue
+            if model.source in path:
+                raise InputError(f"{where}: {' -> '.join((*path, model.source))} goes in a circle.")
+            visit(named[model.source], (*path, model.source))
+            made[model.source] = named[model.source]
+
+    visit(ends[0], () if ends[0].name is None else (ends[0].name,))
+    idle = [name for name in named if name not in made and named[name] is not ends[0]]
+    if idle:
+        raise InputError(f"{where}: the document {idle[0]!r} is used by no other. Remove it, or name it.")
+    return (*made.values(), ends[0])
+
+
+def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
+    top = _mapping(document, where, "a recipe", _TOP)
+    notes: list[str] = []
+    method = METHODS[_text(top, "merge_method", where)]
+    forms = [key for key in ("models", "slices", "modules") if top.get(key)]
+    if len(forms) != 1:
+        found = " and ".join(forms) or "none"
+        raise InputError(f"{where}: give one of models, slices and modules; found {found}.")
+    module_parameters: Mapping[str, Any] = {}
+    body: Mapping[str, Any] = top
+    if forms == ["modules"]:
+        modules = top["modules"]
+        if not isinstance(modules, Mapping) or len(modules) != 1:
+            raise InputError(
+                f"{where}: modules has {len(modules)} entries. Checkpoints of one tower are merged, with one "
+                "entry; list models instead."
+            )
+        [(name, entry)] = modules.items()
+        body = _mapping(entry, f"{where}, modules.{name}", "a module", {"models", "slices", "parameters"})
+        module_parameters = _parameters(body, method, f"{where}, modules.{name}", notes)
+        if bool(body.get("models")) == bool(body.get("slices")):
+            raise InputError(f"{where}, modules.{name}: give one of models and slices.")
+    slices = _slices(body, method, where, notes)
+    tokenizer = _tokenizer(top, where)
+    if top.get("chat_template") not in (None, "auto"):
+        raise InputError(
+            f"{where}: chat_template {str(top['chat_template'])[:40]!r} is not written here. Leave it out, "
+            "and set it in tokenizer_config.json of the result."
+        )
+    missing = top.get("missing", "error")
+    choices = ("error", "base", "drop", "average")
+    if missing not in choices:
+        raise UnknownNameError(f"{where}: missing is {missing!r}. {nearest(str(missing), choices)}")
+    seed = top.get("seed", 0)
+    if type(seed) is not int:
+        raise InputError(f"{where}: seed is {seed!r}, expected a whole number.")
+    name = top.get("name")
+    return MergeRecipe(
+        method=method.name,
+        slices=slices,
+        base=_model(top["base_model"], f"{where}, base_model") if top.get("base_model") else None,
+        parameters=_parameters(top, method, where, notes),
+        module_parameters=module_parameters,
+        dtype=_dtype(top, "dtype", where),
+        out_dtype=_dtype(top, "out_dtype", where),
+        tokenizer=tokenizer,
+        name=None if name is None else str(name),
+        missing=cast(Missing, missing),
+        settings_from=_model(top["settings_from"], f"{where}, settings_from")
+        if top.get("settings_from")
+        else None,
+        seed=seed,
+        where=where,
+        text=text,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _slices(body: Mapping[str, Any], method: Method, where: str, notes: list[str]) -> tuple[Slice, ...]:
+    if body.get("models"):
+        sources = []
+        for number, entry in enumerate(_list(body["models"], f"{where}, models")):
+            place = f"{where}, models[{number}]"
+            one = _mapping(entry, place, "a model", {"model", "parameters"})
+            sources.append(
+                SliceSource(_model(one.get("model"), place), None, _parameters(one, method, place, notes))
+            )
+        return (Slice(tuple(sources)),)
+    slices = []
+    for number, entry in enumerate(_list(body["slices"], f"{where}, slices")):
+        place = f"{where}, slices[{number}]"
+        one = _mapping(entry, place, "a slice", {"sources", "base_model", "parameters", "residual_weight"})
+        if one.get("residual_weight") is not None:
+            notes.append("residual_weight has no effect, as in mergekit.")
+        sources = []
+        for position, source in enumerate(_list(one.get("sources"), f"{place}.sources")):
+            at = f"{place}.sources[{position}]"
+            given = _mapping(source, at, "a source", {"model", "layer_range", "parameters"})
+            layers = given.get("layer_range")
+            if (
+                not isinstance(layers, list)
+                or len(layers) != 2
+                or not all(type(edge) is int for edge in layers)
+                or not 0 <= layers[0] < layers[1]
+            ):
+                raise InputError(f"{at}: layer_range is {layers!r}, expected [first, end], such as [0, 12].")
+            sources.append(
+                SliceSource(
+                    _model(given.get("model"), at),
+                    (layers[0], layers[1]),
+                    _parameters(given, method, at, notes),
+                )
+            )
+        lengths = {end - start for start, end in (s.layers for s in sources if s.layers is not None)}
+        if len(lengths) > 1:
+            raise InputError(f"{place}: its sources have {sorted(lengths)} layers. Give all the same number.")
+        base = one.get("base_model")
+        slices.append(
+            Slice(
+                tuple(sources),
+                _model(base, f"{place}, base_model") if base else None,
+                _parameters(one, method, place, notes),
+            )
+        )
+    return tuple(slices)
+
+
+def _parameters(entry: Mapping[str, Any], method: Method, where: str, notes: list[str]) -> Mapping[str, Any]:
+    given = entry.get("parameters")
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: parameters is {given!r}, expected names and values.")
+    known = {parameter.name for parameter in method.parameters}
+    others = {one.name for name in METHODS.names() for one in METHODS[name].parameters} | _IDLE_PARAMETERS
+    for name in given:
+        if name in known:
+            continue
+        if name not in others:
+            raise UnknownNameError(f"{where}: there is no parameter {name!r}. {nearest(str(name), known)}")
+        notes.append(f"{name} is no parameter of {method.name} and has no effect.")
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _model(value: Any, where: str) -> ModelName:
+    """mergekit's two forms: "path@revision+lora", or {model: {path, revision}, lora: {path, revision}}."""
+    if isinstance(value, str) and value:
+        model, _, lora = value.partition("+") if not Path(value).is_dir() else (value, "", "")
+        path, _, revision = (
+            model.rpartition("@") if "@" in model and not Path(model).is_dir() else (model, "", "")
+        )
+        return ModelName(path, revision or None, lora or None)
+    if isinstance(value, Mapping):
+        given = _mapping(value, where, "a model", {"model", "lora", "override_architecture"})
+        if given.get("override_architecture"):
+            raise InputError(f"{where}: override_architecture is not needed: names are those of the files.")
+        named = given.get("model")
+        path_only = {"path": named} if isinstance(named, str) else named
+        inner = _mapping(path_only, where, "a model", {"path", "revision"})
+        lora = given.get("lora")
+        adapter = lora.get("path") if isinstance(lora, Mapping) else lora
+        return ModelName(_text(inner, "path", where), inner.get("revision"), adapter)
+    raise InputError(f"{where}: the model is {value!r}, expected a folder or an id such as BAAI/bge-m3.")
+
+
+def _tokenizer(top: Mapping[str, Any], where: str) -> str | ModelName | None:
+    source, settings = top.get("tokenizer_source"), top.get("tokenizer")
+    if source is not None and settings is not None:
+        raise InputError(f"{where}: give one of tokenizer_source and tokenizer.")
+    if settings is not None:
+        given = _mapping(settings, f"{where}, tokenizer", "it", {"source", "tokens", "pad_to_multiple_of"})
+        for key in ("tokens", "pad_to_multiple_of"):
+            if given.get(key):
+                raise InputError(
+                    f"{where}: tokenizer.{key} changes the vocabulary, which is not done: models with one "
+                    "vocabulary are merged. Leave it out."
+                )
+        source = given.get("source")
+    if source in (None, "base", "union"):
+        return cast("str | None", source)
+    return _model(source, f"{where}, tokenizer_source")
+
+
+def _dtype(top: Mapping[str, Any], key: str, where: str) -> DType | None:
+    if top.get(key) is None:
+        return None
+    found = DType.parse(top[key])
+    if found not in _FORMATS:
+        raise InputError(
+            f"{where}: {key} is {top[key]!r}; merges are written in {', '.join(map(str, _FORMATS))}."
+        )
+    return found
+
+
+def _mapping(value: Any, where: str, what: str, known: set[str]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: found {value!r}, expected {what} with its keys.")
+    for key in value:
+        if key not in known:
+            raise UnknownNameError(f"{where}: there is no key {key!r}. {nearest(str(key), known)}")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where}: found {value!r}, expected a list.")
+    return value
+
+
+def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{where}: {key} is {value!r}, expected a text.")
+    return value

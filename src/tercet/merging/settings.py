@@ -1,0 +1,101 @@
+"""Values of a recipe's parameters: scalars, gradients over layers, and filters on names of tensors."""
+
+from __future__ import annotations
+
+__all__ = ["evaluate", "resolve"]
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tercet.errors import InputError
+from tercet.merging.method import REQUIRED, Parameter
+
+
+def evaluate(setting: Any, tensor: str, t: float, parameter: Parameter, where: str) -> Any:
+    """What a setting is worth for one tensor; None where no filter takes it.
+
+    Args:
+        setting: a scalar; a list of scalars, the ends and knots of a gradient; {value, filter}, or a list of
+            such, of which the first whose filter is in the name counts ("*" or none: any name).
+        tensor: the name of the tensor.
+        t: where its layer stands, from 0 to 1; between two knots a number is interpolated, anything else is
+            that of the knot before.
+        parameter: what it is for.
+        where: for errors.
+    """
+    if isinstance(setting, Mapping):
+        setting = [setting]
+    if not isinstance(setting, list):
+        return scalar(setting, parameter, where)
+    if not any(isinstance(one, Mapping) for one in setting):
+        return _gradient([scalar(one, parameter, where) for one in setting], t)
+    for one in setting:
+        if not isinstance(one, Mapping) or set(one) - {"value", "filter"} or "value" not in one:
+            raise InputError(
+                f"{where}: {parameter.name} has {one!r} in a list with filters. Each entry is {{filter: part "
+                "of a name, value: ...}, the last one may leave the filter out."
+            )
+        wanted = one.get("filter")
+        if wanted is None or wanted == "*" or (tensor and str(wanted) in tensor):
+            return evaluate(one["value"], tensor, t, parameter, where)
+    return None
+
+
+def resolve(
+    parameter: Parameter,
+    levels: Iterable[Mapping[str, Any]],
+    tensor: str,
+    t: float,
+    where: str,
+    model: str | None = None,
+) -> Any:
+    """The value by the first level that has one for this tensor, else the default.
+
+    Raises:
+        InputError: there is none, and the method cannot do without.
+    """
+    for level in levels:
+        if parameter.name in level:
+            value = evaluate(level[parameter.name], tensor, t, parameter, where)
+            if value is not None:
+                return value
+    if parameter.default is REQUIRED:
+        of = f" of {model}" if model is not None else ""
+        raise InputError(
+            f"{where}: there is no {parameter.name} for {tensor}{of}. Set it for the model or in the global "
+            "parameters, or add an entry without a filter."
+        )
+    return parameter.default
+
+
+def scalar(value: Any, parameter: Parameter, where: str) -> Any:
+    """The value in the parameter's own type; YAML reads 1e-3 as text, which is a number all the same."""
+    if value is None:
+        return None
+    if parameter.kind is bool:
+        if isinstance(value, bool):
+            return value
+        if value in (0, 1):
+            return bool(value)
+    elif not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if number - number == 0 and (parameter.kind is float or number == int(number)):
+            return parameter.kind(number)
+    kind = {bool: "true or false", int: "a whole number", float: "a number"}[parameter.kind]
+    raise InputError(f"{where}: {parameter.name} is {value!r}, expected {kind}.")
+
+
+def _gradient(values: list[Any], t: float) -> Any:
+    if not values:
+        return None
+    place = t * (len(values) - 1)
+    before = int(place)
+    if any(isinstance(value, bool) or value is None for value in values):
+        return values[before]
+    after = min(len(values) - 1, before + 1)
+    part = place - before
+    made = (1 - part) * values[before] + part * values[after]
+    return int(made) if isinstance(values[0], int) else made
