@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import tercet
+import tiny_reranker
 from tercet import embedder
 from tercet.cli.commands import evaluate as evaluate_command
 from tercet.cli.main import main
@@ -169,3 +170,58 @@ def test_a_bad_line_is_told_with_its_place_and_left_out_by_wish(
     assert "test.tsv, line 5: the document 'c77' is not in" in capsys.readouterr().err
     assert main([*arguments, "--ignore-missing"]) == 0
     assert "1 judgements of unknown documents, left out." in capsys.readouterr().err
+
+
+def test_a_reranker_stands_beside_the_first_stage_with_what_it_changed(
+    tiny_bert: Path, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_reranker.write_reranker(tmp_path / "reranker", "bert", scale=20.0)
+    options = ["--precision", "float32", "--metrics", "ndcg@3,mrr"]
+    options += ["--reranker", str(folder), "--reranker-precision", "float32", "--rerank-depth", "3"]
+    arguments = ["evaluate", str(tiny_bert), str(collection), *options]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["dense", "reranked"]
+    assert f"reranked: the first 3 of dense by {folder}: float32" in err
+    assert "6 pairs in" in err
+    assert "by a paired randomisation test: ndcg@3 " in err
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    wanted = tercet.evaluate(
+        tercet.load(tiny_bert, precision="float32"),
+        collection,
+        metrics=["ndcg@3", "mrr"],
+        reranker=tercet.load_reranker(folder, precision="float32"),
+        rerank_depth=3,
+        refresh=True,
+    )
+    assert found["stored"]
+    assert found["systems"][1]["metrics"] == wanted["reranked"].metrics
+    assert found["work"]["changes"] == wanted.work["changes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rerank-depth", "3"], "--rerank-depth belongs to --reranker"),
+        (["--first-stage", "dense"], "--first-stage belongs to --reranker"),
+        (["--reranker-precision", "int8"], "--reranker-precision belongs to --reranker"),
+        (["--reranker", "/no/where"], "There is no folder /no/where"),
+    ],
+)
+def test_a_second_stage_that_cannot_be_is_one_message(
+    options: list[str],
+    message: str,
+    tiny_bert: Path,
+    collection: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", str(tiny_bert), str(collection), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_of_a_run_the_way_through_tercet_rerank_is_shown(
+    collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(collection), "--run", "x.trec", "--reranker", "r"]) == 2
+    assert "tercet rerank COLLECTION --run FILE" in capsys.readouterr().err

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Reranked", "rerank"]
+__all__ = ["Reranked", "candidate_documents", "candidate_queries", "rerank", "systems_of"]
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from tercet.embedder import Embedder
 from tercet.evaluation.candidates import Candidates
+from tercet.evaluation.collection import Document
 from tercet.evaluation.encoding import Encoding
 from tercet.evaluation.ranked import Ranking
 from tercet.evaluation.runs import Run
@@ -45,7 +46,7 @@ def rerank(
     progress: Callable[[int, int, float | None], None] | None = None,
 ) -> Reranked:
     """The documents of each query by each output's score, and by their weighted sum ("hybrid")."""
-    systems = [*encoding.outputs, *(["hybrid"] if len(encoding.outputs) > 1 else [])]
+    systems = systems_of(encoding.outputs)
     runs: dict[str, dict[str, Ranking]] = {system: {} for system in systems}
     qrels: dict[str, dict[str, int]] = {}
     waiting = iter(queries)
@@ -66,6 +67,23 @@ def rerank(
             tokens = int(asked.num_tokens.sum()) + int(documents.num_tokens.sum())
             progress(len(chunk) + len(texts), tokens, None)
     return Reranked(dict(runs), qrels)
+
+
+def systems_of(outputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of all runs that `rerank` gives."""
+    return (*outputs, *(["hybrid"] if len(outputs) > 1 else []))
+
+
+def candidate_queries(queries: Iterable[Candidates]) -> Iterator[Document]:
+    """The queries under the names that they have in a run of `rerank`."""
+    return (Document(str(number), one.query, one.where) for number, one in enumerate(queries, start=1))
+
+
+def candidate_documents(queries: Iterable[Candidates]) -> Iterator[Document]:
+    """The documents of all queries under the names that they have in a run of `rerank`."""
+    return (
+        Document(_id(text), text, one.where) for one in queries for text in (*one.positive, *one.negative)
+    )
 
 
 def _chunk(queries: Iterable[Candidates]) -> list[Candidates]:

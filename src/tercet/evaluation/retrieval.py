@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Found", "Search", "search"]
+__all__ = ["Found", "Search", "search", "systems_of"]
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -150,6 +150,11 @@ def search(
     if len(encoding.outputs) > 1:
         runs["rrf"] = _fused([runs[output] for output in encoding.outputs], how)
     return Found(runs, tokens, int(queries.truncated.sum()), cut)
+
+
+def systems_of(outputs: tuple[str, ...], weights: Weights) -> tuple[str, ...]:
+    """Names of all runs that `search` gives."""
+    return (*_systems(outputs, weights), *(["rrf"] if len(outputs) > 1 else []))
 
 
 def _systems(outputs: tuple[str, ...], weights: Weights) -> tuple[str, ...]:

@@ -6,14 +6,17 @@ __all__ = ["evaluate", "evaluate_run_file"]
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from tercet.embedder import Embedder, load
+from tercet.embedder.options import positive_integer
 from tercet.errors import InputError, UnknownNameError, nearest
-from tercet.evaluation import stored
+from tercet.evaluation import reranking, retrieval, stored
 from tercet.evaluation.candidates import read_candidates
+from tercet.evaluation.collection import Document
 from tercet.evaluation.datasets import RETRIEVAL_ALONE, open_checked, task_of
 from tercet.evaluation.encoding import Encoding, identity
 from tercet.evaluation.layouts import judgements_of
@@ -29,17 +32,20 @@ from tercet.evaluation.metrics import (
 )
 from tercet.evaluation.records import file_hash
 from tercet.evaluation.report import Report, System
-from tercet.evaluation.reranking import rerank
+from tercet.evaluation.reranked_runs import SecondStage, reranked_run
+from tercet.evaluation.reranking import candidate_documents, candidate_queries, rerank
 from tercet.evaluation.retrieval import Progress, Search, search
 from tercet.evaluation.runs import Run, read_run, write_run
 from tercet.evaluation.similarity import similarity
 from tercet.model import named_outputs
+from tercet.reranker import Reranker
 from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction
 from tercet.signatures import refuse_unknown_keywords
 
 OUTPUTS = ("dense", "sparse", "multivector")
 _RERANKING_METRICS = ("map", "mrr@10", "ndcg@10")
+_RERANK_DEPTH = 100
 
 
 @refuse_unknown_keywords
@@ -70,6 +76,9 @@ def evaluate(
     progress: Progress | None = None,
     precision: object = "auto",
     device: str | None = None,
+    reranker: Reranker | str | Path | Callable[[], Reranker] | None = None,
+    rerank_depth: int | None = None,
+    first_stage: str | None = None,
 ) -> Report:
     """How well a model finds, compares or reranks the texts of a data set.
 
@@ -100,6 +109,12 @@ def evaluate(
         refresh: compute anew in any case.
         progress: called with (texts, tokens, part done) after each chunk.
         precision, device: for `tercet.load`, where `model` is not loaded yet.
+        reranker: ranks anew what the model found, as the system "reranked" beside the others: a loaded one,
+            what `tercet.load_reranker` takes, or a function that loads it.
+        rerank_depth: so many documents of each query are ranked anew, 100 by default; the others keep their
+            order below.
+        first_stage: whose documents: a system such as "dense", "hybrid" or "rrf"; None for the only one, and
+            of several for "hybrid".
 
     Raises:
         InputError: the data cannot be used (naming file and line), or an option cannot be.
@@ -117,7 +132,10 @@ def evaluate(
     else:
         _refuse(task, {name: given[name] for name in RETRIEVAL_ALONE})
     if task == "similarity":
-        _refuse(task, {"document_prompt": document_prompt, "runs_folder": runs_folder})
+        _refuse(task, {"document_prompt": document_prompt, "runs_folder": runs_folder, "reranker": reranker})
+    if reranker is None:
+        _refuse_alone({"rerank_depth": rerank_depth, "first_stage": first_stage})
+    rerank_depth = positive_integer("rerank_depth", _RERANK_DEPTH if rerank_depth is None else rerank_depth)
     asked = None if outputs is None else _outputs(outputs)
     data = open_checked(task, Path(dataset), layout=layout, split=split, ignore_missing=ignore_missing)
     model = _loaded(model, precision, device, asked)
@@ -141,6 +159,17 @@ def evaluate(
         settings |= {
             name: value for name, value in asdict(how).items() if name not in ("weights", "reduction")
         }
+    second: SecondStage | None = None
+    if reranker is not None:
+        known = (
+            retrieval.systems_of(encoding.outputs, weights)
+            if task == "retrieval"
+            else reranking.systems_of(encoding.outputs)
+        )
+        second = SecondStage.of(
+            reranker, device=device, depth=rerank_depth, first_stage=first_stage, systems=known
+        )
+        settings["reranker"] = second.settings()
     described = identity(model, encoding)
     key = stored.key_of(
         {
@@ -153,33 +182,52 @@ def evaluate(
     )
     if not refresh and runs_folder is None and (kept := stored.recall(key)) is not None:
         # The same bytes may lie under another name now.
-        return _renamed(kept, data.described, model.checkpoint.name)
+        return _renamed(kept, data.described, model.checkpoint.name, second)
     start = perf_counter()
     counted = _Counted(progress)
 
     def scored(run: Run, qrels: dict[str, dict[str, int]]) -> Scores:
         return evaluate_run(run, qrels, names, gain=gain, relevance_level=relevance_level)
 
-    cut: dict[str, int] = {}
-    if task == "retrieval":
-        assert data.collection is not None
-        found = search(model, data.collection, encoding, how, progress=counted)
+    more: dict[str, Any] = {}
+    if ranked:
+        runs: dict[str, Run]
+        queries: Iterable[Document]
+        documents: Iterable[Document]
+        if task == "retrieval":
+            assert data.collection is not None
+            found = search(model, data.collection, encoding, how, progress=counted)
+            runs, qrels = found.runs, data.collection.qrels
+            more = {"queries_cut": found.truncated_queries, "documents_cut": found.truncated_documents}
+            queries = (Document(name, text, "") for name, text in data.collection.queries.items())
+            documents = data.collection.documents()
+        else:
+            candidates = partial(read_candidates, Path(dataset))
+            ordered = rerank(
+                model, candidates(), encoding, weights=weights, reduction=reduction, progress=counted
+            )
+            runs, qrels = ordered.runs, ordered.qrels
+            queries, documents = candidate_queries(candidates()), candidate_documents(candidates())
+        if second is not None:
+            before, begin = runs[second.first_stage], perf_counter()
+            after = reranked_run(
+                second.model.score,
+                before,
+                queries,
+                documents,
+                depth=second.depth,
+                where=second.first_stage,
+                progress=counted.second_stage,
+            )
+            runs = {**runs, "reranked": after}
+            more["pairs"] = sum(min(second.depth, len(ranking)) for ranking in before.values())
+            more["rerank_seconds"] = perf_counter() - begin
         if runs_folder is not None:
-            _write_runs(Path(runs_folder), found.runs, model.checkpoint.name)
-        systems = [System.of(name, scored(run, data.collection.qrels)) for name, run in found.runs.items()]
-        cut = {"queries_cut": found.truncated_queries, "documents_cut": found.truncated_documents}
-    elif task == "reranking":
-        ordered = rerank(
-            model,
-            read_candidates(Path(dataset)),
-            encoding,
-            weights=weights,
-            reduction=reduction,
-            progress=counted,
-        )
-        if runs_folder is not None:
-            _write_runs(Path(runs_folder), ordered.runs, model.checkpoint.name)
-        systems = [System.of(name, scored(run, ordered.qrels)) for name, run in ordered.runs.items()]
+            _write_runs(Path(runs_folder), runs, model.checkpoint.name)
+        systems = [System.of(name, scored(run, qrels)) for name, run in runs.items()]
+        if second is not None:
+            by_name = {system.name: system for system in systems}
+            more |= second.work(by_name[second.first_stage], by_name["reranked"])
     else:
         correlations = similarity(
             model, data.pairs, encoding, weights=weights, reduction=reduction, progress=counted
@@ -191,7 +239,7 @@ def evaluate(
         model={"name": model.checkpoint.name, **described},
         settings=settings,
         systems=tuple(systems),
-        work={"texts": counted.texts, "tokens": counted.tokens, **cut, "seconds": perf_counter() - start},
+        work={"texts": counted.texts, "tokens": counted.tokens, **more, "seconds": perf_counter() - start},
     )
     stored.remember(key, report)
     return report
@@ -258,6 +306,11 @@ class _Counted:
         if self._inner is not None:
             self._inner(texts, tokens, done)
 
+    def second_stage(self, done: float) -> None:
+        """Tells how far the reranker is, which embeds nothing."""
+        if self._inner is not None:
+            self._inner(0, 0, done)
+
 
 def _loaded(
     model: Embedder | str | Path | Callable[[], Embedder],
@@ -273,6 +326,13 @@ def _loaded(
             "out, or give the model's folder or hub id."
         )
     return model if isinstance(model, Embedder) else model()
+
+
+def _refuse_alone(given: dict[str, object]) -> None:
+    """An error for an option of the second stage where there is none."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} belongs to reranker, which ranks anew what was found. Give it, too.")
 
 
 def _refuse(task: str, given: dict[str, object]) -> None:
@@ -326,7 +386,7 @@ def _write_runs(folder: Path, runs: dict[str, Run], model: str) -> None:
         write_run(folder / f"{name}.trec", run, f"{model}-{name}")
 
 
-def _renamed(report: Report, data: dict[str, Any], model: str) -> Report:
+def _renamed(report: Report, data: dict[str, Any], model: str, second: SecondStage | None) -> Report:
     """A stored report under the names that data and model have now."""
     return Report(
         report.task,
@@ -334,6 +394,6 @@ def _renamed(report: Report, data: dict[str, Any], model: str) -> Report:
         None if report.model is None else {**report.model, "name": model},
         report.settings,
         report.systems,
-        report.work,
+        report.work if second is None else {**report.work, "reranker": second.model.checkpoint.name},
         stored=True,
     )

@@ -19,8 +19,10 @@ from tercet.errors import InputError
 if TYPE_CHECKING:
     from tercet.embedder import Embedder
     from tercet.evaluation.report import Report
+    from tercet.reranker import Reranker
 
 _DATA, _METRICS, _SEARCH, _TEXT, _OUT = "Data", "Metrics", "Search", "Texts and vectors", "Output"
+_SECOND = "Second stage"
 
 
 @command.register("evaluate")
@@ -124,6 +126,36 @@ def evaluate(
             rich_help_panel=_SEARCH,
         ),
     ] = False,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|ID",
+            help="A cross-encoder that ranks anew what the model found.",
+            rich_help_panel=_SECOND,
+        ),
+    ] = None,
+    rerank_depth: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="So many documents of each query, 100 by default; the others keep their order below.",
+            rich_help_panel=_SECOND,
+        ),
+    ] = None,
+    first_stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SYSTEM",
+            help="Whose documents: dense, ..., hybrid or rrf; of several systems hybrid by default.",
+            rich_help_panel=_SECOND,
+        ),
+    ] = None,
+    reranker_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE", help="Of the reranker, as --precision; auto by default.", rich_help_panel=_SECOND
+        ),
+    ] = None,
     query_prompt: Annotated[
         str | None,
         typer.Option(help="Before each query; the model's own by default.", rich_help_panel=_TEXT),
@@ -172,18 +204,26 @@ def evaluate(
     every output of the model, by their weighted sum and by rank fusion. Similarity takes pairs with gold
     scores (sentence1, sentence2, score), reranking JSON lines with query, pos and neg. Equal scores stand in
     trec_eval's order; values expected over all orders are shown where they differ. A result is kept, and
-    shown again while nothing that decides it has changed.
+    shown again while nothing that decides it has changed. With --reranker, what was found is ranked anew by
+    a cross-encoder and measured again, as the system "reranked".
 
     Example:
         tercet evaluate minilm collection --metrics ndcg@10,recall@100 --precision float32
         tercet evaluate minilm pairs.tsv --precision float32
         tercet evaluate collection --run run.trec --json
+        tercet evaluate minilm collection --reranker BAAI/bge-reranker-v2-m3 --rerank-depth 50
     """
     names = None if metrics is None else [name for name in metrics.split(",") if name.strip()]
     if gain not in ("linear", "exponential"):
         raise InputError(f"--gain is {gain!r}; give linear or exponential.")
     if reduction not in ("mean", "sum"):
         raise InputError(f"--reduction is {reduction!r}; give mean or sum.")
+    second: dict[str, object] = {
+        "rerank_depth": rerank_depth,
+        "first_stage": first_stage,
+        "reranker_precision": reranker_precision,
+    }
+    _check_second_stage(reranker, second, run)
     ranked: dict[str, Any] = {"layout": layout, "split": split, "metrics": names, "gain": gain}
     ranked["relevance_level"] = relevance_level
     if run is not None:
@@ -217,6 +257,8 @@ def evaluate(
             "normalize": normalize,
             "runs_folder": runs,
             "refresh": refresh,
+            "rerank_depth": rerank_depth,
+            "first_stage": first_stage,
         }
         shared.refuse_with_plan(
             plan,
@@ -247,6 +289,22 @@ def evaluate(
             bar.append(stack.enter_context(Progress("Evaluating", measurable=True)))
             return model
 
+        def loaded_reranker() -> Reranker:
+            from tercet.reranker import load_reranker
+
+            assert reranker is not None
+            return load_reranker(
+                reranker,
+                precision=reranker_precision or "auto",
+                device=device,
+                token=token,
+                local_files_only=offline,
+                token_budget=batch_tokens,
+                confirm=shared.confirmation(reranker, yes=yes),
+            )
+
+        if reranker is not None:
+            how["reranker"] = loaded_reranker
         with ExitStack() as stack:
             report = evaluation.evaluate(
                 loaded, arguments[1], progress=lambda *done: bar[0].advance(*done), **how
@@ -255,6 +313,21 @@ def evaluate(
         print(json.dumps(report.to_json(per_query=per_query), ensure_ascii=False))
     else:
         _show(report)
+
+
+def _check_second_stage(reranker: str | None, options: dict[str, object], run: str | None) -> None:
+    """An error for options of a second stage that is not there, or of a run, which has a verb of its own."""
+    if reranker is None:
+        for name, value in options.items():
+            if value is not None:
+                raise InputError(
+                    f"--{name.replace('_', '-')} belongs to --reranker. Add it, or leave this out."
+                )
+    elif run is not None:
+        raise InputError(
+            "--reranker ranks anew what a model found here. Of a run: tercet rerank COLLECTION --run FILE -o "
+            "reranked.trec, and then tercet evaluate COLLECTION --run reranked.trec."
+        )
 
 
 def _show(report: Report) -> None:
@@ -279,6 +352,23 @@ def _show(report: Report) -> None:
     console.print(table)
     for line in _sentences(report):
         print(line, file=sys.stderr)
+
+
+def _second_stage(report: Report) -> list[str]:
+    """What the reranker was, and what it changed."""
+    stage, work = report.settings.get("reranker"), report.work
+    if stage is None:
+        return []
+    scheme = f"{stage['scheme']['variant'] or stage['scheme']['dtype']} ({stage['scheme']['engine']})"
+    changed = [
+        f"{name} {change['difference']:+.4f} (p = {change['p_value']:.2g})"
+        for name, change in work["changes"].items()
+    ]
+    return [
+        f"reranked: the first {stage['depth']:,} of {stage['first_stage']} by {work['reranker']}: {scheme} "
+        f"on {stage['device']}, {work['pairs']:,} pairs in {work['rerank_seconds']:.1f} s.",
+        f"  Against {stage['first_stage']}, by a paired randomisation test: {', '.join(changed)}.",
+    ]
 
 
 def _sentences(report: Report) -> list[str]:
@@ -312,6 +402,7 @@ def _sentences(report: Report) -> list[str]:
             f"{report.model['name']}: {scheme} on {report.model['device']}, at most "
             f"{report.model['max_length']} tokens a text{'; ' if cut else ''}{', '.join(cut)}."
         )
+        lines += _second_stage(report)
         how = "Kept from an earlier run (--refresh computes anew)" if report.stored else "Computed"
         lines.append(f"{how}: {work['texts']:,} texts, {work['tokens']:,} tokens in {work['seconds']:.1f} s.")
     return lines
