@@ -1,14 +1,15 @@
-"""Random SPLADE folders: a tiny checkpoint with a masked-language head.
+"""Random SPLADE and CSR folders: a tiny checkpoint with a masked-language head, or with a sparse autoencoder.
 
 Needs what `tiny` needs, so that it also runs where the peers are installed.
 """
 
 from __future__ import annotations
 
-__all__ = ["head", "write_splade"]
+__all__ = ["head", "write_csr", "write_splade"]
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,67 @@ def write_splade(
     return folder
 
 
+def write_csr(
+    folder: str | Path,
+    *,
+    width: int = 48,
+    k: int = 8,
+    normalize: bool = False,
+    dtype: str = "float32",
+    max_active_dims: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """A folder of a SparseEncoder with mean pooling and SparseAutoEncoder.
+
+    Args:
+        folder: made if need be.
+        width: of the sparse vectors.
+        k, normalize: of SparseAutoEncoder.
+        dtype: stored dtype of everything.
+        max_active_dims: of config_sentence_transformers.json.
+        seed: of every weight.
+        settings: changes to the module's config.json.
+    """
+    folder, hidden = Path(folder), 32
+    tiny.write_checkpoint(folder, "bert", dtype=dtype, seed=seed)
+    encoder = {
+        "input_dim": hidden,
+        "hidden_dim": width,
+        "k": k,
+        "k_aux": 16,
+        "normalize": normalize,
+        "dead_threshold": 30,
+        **(settings or {}),
+    }
+    pooling = {"embedding_dimension": hidden, "pooling_mode": "mean", "include_prompt": True}
+    _write_stack(
+        folder,
+        [("Pooling", pooling), ("SparseAutoEncoder", encoder)],
+        "feature-extraction",
+        False,
+        max_active_dims,
+    )
+    tensors = {
+        "decoder.linear.weight": _normal(seed, "csr.weight", (width, hidden)),
+        "latent_bias": _normal(seed, "csr.latent_bias", (width,)),
+        "pre_bias": _normal(seed, "csr.pre_bias", (hidden,)),
+    }
+    stored = {name: value.to(getattr(torch, dtype)) for name, value in tensors.items()}
+    stored["stats_last_nonzero"] = torch.zeros(width, dtype=torch.int64)
+    # As safetensors writes a tensor that the module has under two names.
+    save_file(
+        stored,
+        folder / "2_SparseAutoEncoder" / "model.safetensors",
+        metadata={"encoder.weight": "decoder.linear.weight"},
+    )
+    return folder
+
+
 _FOLDERS = {
     "SpladePooling": "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+    "SparseAutoEncoder": "sentence_transformers.sparse_encoder.modules.sparse_auto_encoder.SparseAutoEncoder",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
 }
 
 

@@ -25,6 +25,7 @@ from tercet.batch import Batch
 from tercet.checkpoint.body import UNLIMITED
 from tercet.checkpoint.encoder_files import position_limit as positions_of
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec
+from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.embeddings import MultiVectors, SparseVectors
 from tercet.encoders import ENCODERS, Encoder, Target
@@ -36,7 +37,7 @@ from tercet.modules import MODULES
 from tercet.modules.chain import DenseChain, dense_chain
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.sparse_linear import SparseLinear
-from tercet.modules.splade_pooling import SpladePooling
+from tercet.modules.way import SparseHead, Way
 from tercet.precision.dtype import DType
 
 _HEAD_FILES = {"dense": "pooling", "sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
@@ -271,29 +272,27 @@ class Heads(nn.Module):
 
     def __init__(
         self,
-        chain: DenseChain | None,
+        usual: Way,
         *,
         vocabulary: int,
         special_ids: frozenset[int],
         dtype: torch.dtype,
         truncate_dim: int | None,
         max_active_dims: int | None,
-        sparse: SparseLinear | SpladePooling | None,
         multivector: ColbertLinear | None,
-        routes: Mapping[str, DenseChain],
+        routes: Mapping[str, Way],
     ) -> None:
         super().__init__()
-        self.chain = chain
+        self.usual = usual
         # By number: names of modules may not be any text.
         self.route_names = tuple(routes)
         self.routes = nn.ModuleList(routes.values())
-        self.width = 0 if chain is None else chain.width
+        self.width = usual.width
         self.vocabulary = vocabulary
         self.dtype = dtype
         # The checkpoint's own wish for its dense vectors, where a call has none.
         self.truncate_dim = truncate_dim
         self.max_active_dims = max_active_dims
-        self.sparse = sparse
         self.multivector = multivector
         self.register_buffer("special_ids", torch.tensor(sorted(special_ids), dtype=torch.int64))
 
@@ -305,9 +304,6 @@ class Heads(nn.Module):
             CheckpointError: a module does not fit the vectors that reach it, or there is no pooling.
         """
         body = int(checkpoint.config["hidden_size"])
-        sparse: SparseLinear | SpladePooling | None = None
-        multivector: ColbertLinear | None = None
-        chain: list[ModuleSpec] = []
         made: dict[tuple[str, str, int], nn.Module] = {}
 
         def build(spec: ModuleSpec, width: int) -> nn.Module:
@@ -317,25 +313,20 @@ class Heads(nn.Module):
                 made[key] = MODULES[spec.kind](spec, width, partial(_read, checkpoint, spec, dtype))
             return made[key]
 
-        for spec in checkpoint.modules:
-            if spec.kind in ("sparse_linear", "colbert_linear", "splade_pooling"):
-                module = build(spec, body)
-                if isinstance(module, (SparseLinear, SpladePooling)):
-                    sparse = module
-                elif isinstance(module, ColbertLinear):
-                    multivector = module
-            elif spec.kind != LAYER_POOLING:  # which the encoder does while it runs
-                chain.append(spec)
-        alone = isinstance(sparse, SpladePooling) and not chain
+        def way(specs: Iterable[ModuleSpec]) -> Way:
+            specs = [spec for spec in specs if spec.kind != LAYER_POOLING]  # which the encoder does itself
+            ends = [spec for spec in specs if spec.kind in ("sparse_linear", *SPARSE_MODULES)]
+            dense = [spec for spec in specs if spec not in ends and spec.kind != "colbert_linear"]
+            alone = bool(ends) and not dense
+            chain = None if alone else dense_chain(dense, body, build, str(checkpoint.folder))
+            takes = chain.width if chain and ends and ends[0].kind == "sparse_auto_encoder" else body
+            return Way(chain, cast(SparseHead, build(ends[0], takes)) if ends else None)
+
+        colbert = checkpoint.module("colbert_linear")
         heads = cls(
-            None if alone else dense_chain(chain, body, build, str(checkpoint.folder)),
+            way(checkpoint.modules),
             routes={
-                name: dense_chain(
-                    [spec for spec in specs if spec.kind != LAYER_POOLING],
-                    body,
-                    build,
-                    str(checkpoint.folder),
-                )
+                name: way(specs)
                 for name, specs in ({} if checkpoint.routes is None else checkpoint.routes.modules).items()
             },
             vocabulary=int(checkpoint.config["vocab_size"]),
@@ -343,8 +334,7 @@ class Heads(nn.Module):
             dtype=dtype.torch,
             truncate_dim=checkpoint.truncate_dim,
             max_active_dims=checkpoint.max_active_dims,
-            sparse=sparse,
-            multivector=multivector,
+            multivector=None if colbert is None else cast(ColbertLinear, build(colbert, body)),
         )
         heads.requires_grad_(False).eval()
         return heads
@@ -352,31 +342,39 @@ class Heads(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """What these heads can make."""
-        found = ["dense"] if self.chain is not None else []
-        found += ["sparse"] if self.sparse is not None else []
-        found += ["multivector"] if self.multivector is not None else []
-        return tuple(found)
+        return (*self.usual.outputs, *(["multivector"] if self.multivector is not None else []))
 
-    def _chain(self, options: HeadOptions) -> DenseChain | None:
-        """What the dense vectors of a call go through; None of a model without them."""
+    @property
+    def chain(self) -> DenseChain | None:
+        """What the dense vectors of the usual way go through; None of a model without them."""
+        return self.usual.chain
+
+    @property
+    def sparse(self) -> SparseHead | None:
+        """What makes the sparse vectors of the usual way; None of a model without them."""
+        return self.usual.sparse
+
+    def _way(self, options: HeadOptions) -> Way:
+        """The modules that the texts of a call go through."""
         if options.route is None:
-            return self.chain
-        return cast(DenseChain, self.routes[self.route_names.index(options.route)])
+            return self.usual
+        return cast(Way, self.routes[self.route_names.index(options.route)])
 
     def check(self, options: HeadOptions, where: str) -> None:
         """An error where the options ask for something that these heads cannot make."""
         if not options.outputs:
             raise InputError("outputs is empty. Ask for at least one of 'dense', 'sparse', 'multivector'.")
+        way = self._way(options)
+        made = (*way.outputs, *(["multivector"] if self.multivector is not None else []))
         for output in options.outputs:
             if output not in ("dense", "sparse", "multivector"):
                 raise InputError(f"There is no output {output!r}. Known: dense, sparse, multivector.")
-            if output not in self.outputs:
+            if output not in made:
                 raise CheckpointError(
                     f"{where}: no {output} output, since there is no {_HEAD_FILES[output]} in the "
-                    f"checkpoint. It makes: {', '.join(self.outputs)}. Fetch the file, or ask for those."
+                    f"checkpoint. It makes: {', '.join(made)}. Fetch the file, or ask for those."
                 )
-        chain = self._chain(options)
-        widths = {"dense": chain.width} if "dense" in options.outputs and chain is not None else {}
+        widths = {"dense": way.width} if "dense" in options.outputs else {}
         if "multivector" in options.outputs and self.multivector is not None:
             widths["multivector"] = self.multivector.out_width
         if options.dimensions is not None:
@@ -393,26 +391,25 @@ class Heads(nn.Module):
         self, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int = 0
     ) -> tuple[Tensor | None, SparseVectors | None, MultiVectors | None]:
         """The outputs asked for, of packed token vectors; texts begin with `prompt_tokens` of a prompt."""
+        way = self._way(options)
         dense = sparse = multivector = None
-        if "dense" in options.outputs and (chain := self._chain(options)) is not None:
-            dense = self._dense(chain, hidden, batch, options, prompt_tokens)
+        if "dense" in options.outputs and way.chain is not None:
+            dense = self._dense(way.chain, hidden, batch, options, prompt_tokens)
         if "sparse" in options.outputs:
-            sparse = self._sparse(hidden, batch, options)
+            sparse = self._sparse(way, hidden, batch, options, prompt_tokens)
         if "multivector" in options.outputs and self.multivector is not None:
             multivector = self.multivector(
                 hidden, batch, dimensions=options.dimensions, normalize=options.normalize is not False
             )
         return dense, sparse, multivector
 
-    def _sparse(self, hidden: Tensor, batch: Batch, options: HeadOptions) -> SparseVectors | None:
-        if self.sparse is None:
-            return None
-        found: SparseVectors
-        if isinstance(self.sparse, SpladePooling):
-            found = self.sparse(hidden, batch)
-        else:
-            found = self.sparse(hidden, batch, self.special_ids, self.vocabulary)
+    def _sparse(
+        self, way: Way, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int
+    ) -> SparseVectors | None:
         most = self.max_active_dims if options.max_active_dims is None else options.max_active_dims
+        if not isinstance(way.sparse, SparseLinear):
+            return way.encoded(hidden, batch, self.dtype, prompt_tokens, most)
+        found: SparseVectors = way.sparse(hidden, batch, self.special_ids, self.vocabulary)
         return found if most is None else found.top(most)
 
     def _dense(

@@ -25,6 +25,10 @@ def _splade(encode: Mapping[str, Any] | None = None, **settings: Any) -> SparseC
     return SparseCase(tiny_sparse.write_splade, settings, encode or {})
 
 
+def _csr(encode: Mapping[str, Any] | None = None, **settings: Any) -> SparseCase:
+    return SparseCase(tiny_sparse.write_csr, settings, encode or {})
+
+
 # name -> folder and options
 CASES: Mapping[str, SparseCase] = {
     "splade of bert": _splade(),
@@ -44,6 +48,14 @@ CASES: Mapping[str, SparseCase] = {
     "splade of distilbert, gelu_new": _splade(architecture="distilbert", hidden_act="gelu_new", seed=1),
     "splade of mpnet": _splade(architecture="mpnet"),
     "splade of a plain folder": _splade(plain=True, seed=4),
+    "csr": _csr(),
+    "csr, normalised first": _csr(normalize=True, seed=1),
+    "csr, stored in float16": _csr(dtype="float16"),
+    "csr, stored in bfloat16": _csr(dtype="bfloat16", normalize=True),
+    "csr, the largest three": _csr({"max_active_dims": 3}),
+    "csr, more than its own": _csr({"max_active_dims": 20}),
+    "csr, the largest five, saved": _csr(max_active_dims=5),
+    "csr, fewer above zero than asked for": _csr({"max_active_dims": 48}),
 }
 
 

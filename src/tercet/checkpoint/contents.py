@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Checkpoint", "ModuleSpec"]
+__all__ = ["SPARSE_MODULES", "Checkpoint", "ModuleSpec"]
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +22,9 @@ from tercet.precision.footprint import FileFormat, Footprint
 
 if TYPE_CHECKING:
     from tercet.checkpoint.routes import Routes
+
+# Kinds of modules that end a stack with sparse vectors, and no others.
+SPARSE_MODULES = ("splade_pooling", "sparse_auto_encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ class Checkpoint:
     def outputs(self) -> tuple[str, ...]:
         """What it can make, of "dense", "sparse", "multivector"."""
         kinds = {module.kind for module in self.modules}
-        if "splade_pooling" in kinds:
+        if not kinds.isdisjoint(SPARSE_MODULES):
             return ("sparse",)
         heads = {"sparse": "sparse_linear", "multivector": "colbert_linear"}
         return ("dense", *(output for output, kind in heads.items() if kind in kinds))

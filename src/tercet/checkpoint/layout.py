@@ -53,7 +53,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     refuse_other_types(folder, sparse=True)
     stack, layout = _stack(source, notes)
     given = pooling is not None
-    refuse_other_types(folder, sparse=given or any(spec.kind in SPARSE_MODULES for spec in stack.modules))
+    refuse_other_types(folder, sparse=given or _makes_sparse(stack))
     body = _body(source, stack, layout)
     hidden = body.config["hidden_size"]
     heads, head_notes = read_heads(folder, hidden, source.remote)
@@ -90,13 +90,14 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         settled_layer_pooling, folder, layers=body.config["num_hidden_layers"], hidden_states=all_states
     )
     modules, pooling_notes = settled(stack.modules)
-    modules, ignored = read_masked_language_head(
-        folder, body.architecture, body.config, tensors, ignored, modules
+    language_head = partial(
+        read_masked_language_head, folder, body.architecture, body.config, tensors, ignored
     )
+    modules, ignored = language_head(modules)
     modules = (*modules, *heads)
     routes = None
     if stack.router is not None:
-        chains = {name: settled(route.modules)[0] for name, route in stack.routes.items()}
+        chains = {name: language_head(settled(route.modules)[0])[0] for name, route in stack.routes.items()}
         routes = Routes(chains, stack.router.default, stack.router.mappings)
     max_length, length_note = text_limit(settings, body.tokenizer_config, body.positions)
     notes += [
@@ -137,7 +138,9 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
 def _with_pooling(stack: Stack, pooling: ModuleSpec) -> Stack:
     """The stack, each of its routes too, with another pooling in the place of its own."""
     on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
-    replaced = ("pooling", *SPARSE_MODULES, *TOKEN_MODULES)
+    # A SparseAutoEncoder takes what any pooling gives; of SPLADE's there is nothing left for it.
+    of_words = pooling.kind == "splade_pooling"
+    replaced = ("pooling", "splade_pooling", *TOKEN_MODULES, *(SPARSE_MODULES if of_words else ()))
     rest = (module for module in stack.modules if module.kind not in replaced)
     routes = {name: _with_pooling(route, pooling) for name, route in stack.routes.items()}
     return replace(stack, modules=(*on_tokens, pooling, *rest), pooling_width=None, routes=routes)
@@ -153,6 +156,10 @@ _LANGUAGE_MODEL = (
     "It ends in a masked-language head, which dense vectors do not use. Pass pooling='splade' if it was "
     "trained for sparse vectors (SPLADE)."
 )
+
+
+def _makes_sparse(stack: Stack) -> bool:
+    return any(spec.kind in SPARSE_MODULES for spec in stack.modules)
 
 
 def _task(stack: Stack) -> str:

@@ -12,7 +12,13 @@ from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
 from tercet.checkpoint.paths import inside, plain, read_json_file
 from tercet.checkpoint.routes import ROUTERS, Router, read_router
-from tercet.checkpoint.sparse_modules import SPARSE_MODULES, SPLADE_WORDS, read_splade_pooling, splade
+from tercet.checkpoint.sparse_modules import (
+    SPARSE_MODULES,
+    SPLADE_WORDS,
+    read_sparse_auto_encoder,
+    read_splade_pooling,
+    splade,
+)
 from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
@@ -233,7 +239,12 @@ def _dropout(folder: Path, relative: str, remote: Remote | None) -> None:
 
 
 # What a module calls the width of the vectors that reach it.
-_TAKES = {"dense": "in_features", "layer_norm": "dimension", **dict.fromkeys(TOKEN_MODULES, "width")}
+_TAKES = {
+    "dense": "in_features",
+    "layer_norm": "dimension",
+    "sparse_auto_encoder": "input_dim",
+    **dict.fromkeys(TOKEN_MODULES, "width"),
+}
 _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
     "CNN": cnn,
     "LSTM": lstm,
@@ -245,6 +256,7 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
     "Normalize": _normalize,
     "Dropout": _dropout,
     "SpladePooling": read_splade_pooling,
+    "SparseAutoEncoder": read_sparse_auto_encoder,
 }
 
 
@@ -275,13 +287,7 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
 
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
-    for name, route in stack.routes.items():
-        sparse = next((module for module in route.modules if module.kind in SPARSE_MODULES), None)
-        if sparse is not None:
-            raise CheckpointError(
-                f"{folder}: the route {name!r} ends in {sparse.where}; routes to sparse vectors are not "
-                "supported. Use sentence-transformers for this model."
-            )
+    for route in stack.routes.values():
         check_widths(folder, route, hidden)
     width = hidden
     splade_pooling = next((module for module in stack.modules if module.kind == "splade_pooling"), None)
@@ -294,8 +300,14 @@ def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
                 "pooling, such as pooling='mean'."
             )
         return
-    pooled = False
+    pooled, ended = False, ""
     for module in stack.modules:
+        if ended:
+            raise CheckpointError(
+                f"{folder / module.where} stands behind {ended}, which makes sparse vectors and is the last "
+                "module. Correct the order in modules.json, or use sentence-transformers for this model."
+            )
+        ended = module.where if module.kind in SPARSE_MODULES else ""
         takes = _TAKES.get(module.kind, "")
         expected = module.config.get(takes)
         if module.kind == "pooling":
