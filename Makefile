@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit compat slow twins wheels bench bench-short clean
+.PHONY: demo test lint types layers unit compat slow twins wheels bench bench-short stacks clean
 
 KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
 
@@ -56,6 +56,11 @@ bench: $(READY)
 # The same with fewer samples: within 15 minutes once environments and models are made.
 bench-short: $(READY)
 	$(BIN)/python benchmarks/run.py --short $(BENCH)
+
+# Every kind of stack beside the library that it was made for: docs/stacks.md, within 15 minutes once environments
+# are made; the same again goes on from where it ended. `make stacks STACKS="--only splade,lstm"` chooses some.
+stacks: $(READY)
+	$(BIN)/python benchmarks/stacks.py $(STACKS)
 
 clean:
 	rm -rf $(VENV) .venv-twins .venv-wheels .venv-bench-peers .venv-bench-runtimes build dist

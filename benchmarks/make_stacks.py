@@ -1,0 +1,153 @@
+"""A random checkpoint of MiniLM's size for each kind of stack: 6 layers, 384 wide, 30,522 pieces.
+
+    python benchmarks/make_stacks.py --kind lstm --out /tmp/lstm
+
+Written by the helpers of the tests with larger tokenizers: their pieces, then words of real texts, then
+fillers. With --small the sizes are the tests' own, too, to try the benchmark itself with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tercet.checkpoint.writer import write_aside
+from workloads import words
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import static_models
+import tiny
+import tiny_modules
+import tiny_reranker
+import tiny_sparse
+
+VOCABULARY = 30_522
+MINILM = {"hidden": 384, "layers": 6, "heads": 12, "intermediate": 1536, "max_positions": 514}
+SMALL = {"hidden": 32, "layers": 2, "heads": 4, "intermediate": 64, "max_positions": 514}
+# A table has nothing but its rows: as wide as model2vec's.
+TABLE_WIDTH = 256
+
+Sizes = dict[str, Any]
+Writer = Callable[[Path, Sizes], object]
+
+
+def _stack(architecture: str, *modules: tiny.Module) -> Writer:
+    return lambda folder, sizes: tiny.write_checkpoint(
+        folder, architecture, layout="sentence-transformers", modules=modules, **sizes
+    )
+
+
+def _modules(*parts: Callable[[Sizes], tiny_modules.Part], **settings: Any) -> Writer:
+    """Modules over token vectors, each made for the sizes of the encoder."""
+
+    def write(folder: Path, sizes: Sizes) -> None:
+        made = [part(sizes) for part in parts]
+        tiny_modules.write_stack(folder, made, **sizes, **settings)
+
+    return write
+
+
+def _mean(sizes: Sizes) -> tiny_modules.Part:
+    return tiny_modules.pooling()
+
+
+def _routes(sizes: Sizes) -> tiny_modules.Part:
+    return tiny_modules.router(
+        {name: (tiny_modules.dense(name, sizes["hidden"]),) for name in ("query", "document")}
+    )
+
+
+WRITERS: dict[str, Writer] = {
+    "normalize": _stack("bert", "pooling", "normalize"),
+    "dense": _stack("bert", "pooling", ("dense", {"out_features": 256}), "normalize"),
+    "layer_norm": _stack("bert", "pooling", "layer_norm"),
+    "cnn": _modules(lambda sizes: tiny_modules.cnn(sizes["hidden"] // 3), _mean),
+    "lstm": _modules(lambda sizes: tiny_modules.lstm(sizes["hidden"] // 2), _mean),
+    "word_weights": _modules(lambda sizes: tiny_modules.word_weights(), _mean),
+    "layer_pooling": _modules(
+        lambda sizes: tiny_modules.layer_pooling(sizes["layers"], 1),
+        _mean,
+        config={"output_hidden_states": True},
+    ),
+    "router": _modules(_mean, _routes),
+    "mpnet": _stack("mpnet", "pooling", "normalize"),
+    "distilbert": _stack("distilbert", "pooling", "normalize"),
+    "electra": _stack("electra", "pooling", "normalize"),
+    "static": lambda folder, sizes: static_models.write_static(folder),
+    "splade": lambda folder, sizes: tiny_sparse.write_splade(folder, "distilbert", **sizes),
+    "cross_encoder": lambda folder, sizes: tiny_reranker.write_reranker(folder, "bert", **sizes),
+    "flag_model": lambda folder, sizes: tiny.write_checkpoint(folder, "bert", **sizes),
+    "bge_m3": lambda folder, sizes: tiny.write_checkpoint(folder, "xlm-roberta", layout="bge-m3", **sizes),
+    "flag_reranker": lambda folder, sizes: tiny_reranker.write_reranker(folder, "xlm-roberta", **sizes),
+}
+
+
+def write(kind: str, folder: Path, *, small: bool = False) -> None:
+    """A whole checkpoint of this kind; once a process: the helpers have larger tokenizers from then on."""
+    sizes = SMALL if small else MINILM
+    if not small:
+        static_models.table = partial(static_models.table, width=TABLE_WIDTH)
+        tiny.tokenizer = _grown(tiny.tokenizer)
+    WRITERS[kind](folder, sizes)
+
+
+def _grown(tokenizer: Callable[[str], Tokenizer]) -> Callable[[str], Tokenizer]:
+    """The same tokenizers with `VOCABULARY` pieces; byte-level BPE, which has merges, is left as it is."""
+
+    @lru_cache
+    def made(architecture: str) -> str:
+        data = json.loads(tokenizer(architecture).to_str())
+        model = data["model"]
+        if model["type"] == "WordPiece":
+            pieces: dict[str, int] = model["vocab"]
+            for word in _more(pieces, "{}"):
+                pieces[word] = len(pieces)
+        elif model["type"] == "Unigram":
+            known = {piece for piece, _ in model["vocab"]}
+            # Rarer than every piece that was there, but likelier than a word letter by letter.
+            model["vocab"] += [[word, -12.0 - rank / 10_000] for rank, word in enumerate(_more(known, "▁{}"))]
+        return json.dumps(data)
+
+    return lambda architecture: Tokenizer.from_str(made(architecture))
+
+
+def _more(known: Any, form: str) -> list[str]:
+    """As many new pieces as lack: words of real texts as they first occur, then fillers."""
+    taken: dict[str, None] = {}
+    for word in itertools.chain(_bare(), (f"filler{number}" for number in itertools.count(1))):
+        if len(known) + len(taken) >= VOCABULARY:
+            break
+        piece = form.format(word)
+        if piece not in known:
+            taken[piece] = None
+    return list(taken)
+
+
+def _bare() -> list[str]:
+    """Words of letters alone, in lower case, each once."""
+    found = (word.strip(".,;:()'\"").lower() for word in words())
+    return list(dict.fromkeys(word for word in found if word.isascii() and word.isalpha()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kind", required=True, choices=list(WRITERS))
+    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--small", action="store_true", help="an encoder of the tests' size")
+    options = parser.parse_args()
+    with write_aside(options.out) as folder:
+        write(options.kind, folder, small=options.small)
+
+
+if __name__ == "__main__":
+    main()
