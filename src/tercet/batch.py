@@ -20,6 +20,8 @@ class Batch:
         cu_seqlens: (texts + 1,) int32, where each text begins, and at last the number of tokens.
         lengths: tokens of each text, as Python integers, so that no engine has to wait for a device to tell.
         token_type_ids: (tokens,) int64 or None, which stands for all zeros.
+        attended: (texts,) int64, how many tokens of each text, from its first on, are keys of attention; None
+            for all of them. ColBERT's queries end in tokens that look at the others, and at which none looks.
     """
 
     token_ids: Tensor
@@ -27,6 +29,7 @@ class Batch:
     cu_seqlens: Tensor
     lengths: tuple[int, ...]
     token_type_ids: Tensor | None = None
+    attended: Tensor | None = None
 
     @classmethod
     def from_ids(cls, texts: list[list[int]]) -> Batch:
@@ -60,13 +63,14 @@ class Batch:
         """The same batch on another device."""
         if self.token_ids.device == device:
             return self
-        types = self.token_type_ids
+        types, attended = self.token_type_ids, self.attended
         return Batch(
             _moved(self.token_ids, device),
             _moved(self.position_ids, device),
             _moved(self.cu_seqlens, device),
             self.lengths,
             None if types is None else _moved(types, device),
+            None if attended is None else _moved(attended, device),
         )
 
 

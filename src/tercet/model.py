@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -36,6 +36,7 @@ from tercet.layers.norm import unit_rows
 from tercet.modules import MODULES
 from tercet.modules.chain import DenseChain, dense_chain
 from tercet.modules.colbert_linear import ColbertLinear
+from tercet.modules.late_chain import LateChain, late_chain
 from tercet.modules.sparse_linear import SparseLinear
 from tercet.modules.way import SparseHead, Way
 from tercet.precision.dtype import DType
@@ -235,7 +236,7 @@ def _read(checkpoint: Checkpoint, spec: ModuleSpec, dtype: DType, name: str) -> 
 def _renumber(batch: Batch) -> tuple[Tensor, Batch]:
     """The distinct token ids of a batch, and the batch with their numbers in place of them."""
     ids, numbers = torch.unique(batch.token_ids, return_inverse=True)
-    return ids, Batch(numbers, batch.position_ids, batch.cu_seqlens, batch.lengths, batch.token_type_ids)
+    return ids, replace(batch, token_ids=numbers)
 
 
 def named_outputs(outputs: object) -> tuple[str, ...]:
@@ -258,6 +259,8 @@ class HeadOptions:
         normalize: unit length or not; None for what the checkpoint says (multi-vector rows: unit length).
         route: which of the checkpoint's routes a dense vector takes; None where there are none.
         max_active_dims: so many of the largest weights of a sparse vector; None for what the checkpoint says.
+        dropped, kept: of late interaction, ids of tokens without a vector, and of the only ones with one
+            (None for all).
     """
 
     outputs: tuple[str, ...]
@@ -265,6 +268,8 @@ class HeadOptions:
     normalize: bool | None = None
     route: str | None = None
     max_active_dims: int | None = None
+    dropped: tuple[int, ...] = ()
+    kept: tuple[int, ...] | None = None
 
 
 class Heads(nn.Module):
@@ -279,7 +284,7 @@ class Heads(nn.Module):
         dtype: torch.dtype,
         truncate_dim: int | None,
         max_active_dims: int | None,
-        multivector: ColbertLinear | None,
+        multivector: ColbertLinear | LateChain | None,
         routes: Mapping[str, Way],
     ) -> None:
         super().__init__()
@@ -304,6 +309,7 @@ class Heads(nn.Module):
             CheckpointError: a module does not fit the vectors that reach it, or there is no pooling.
         """
         body = int(checkpoint.config["hidden_size"])
+        multivector: ColbertLinear | LateChain | None = None
         made: dict[tuple[str, str, int], nn.Module] = {}
 
         def build(spec: ModuleSpec, width: int) -> nn.Module:
@@ -322,9 +328,12 @@ class Heads(nn.Module):
             takes = chain.width if chain and ends and ends[0].kind == "sparse_auto_encoder" else body
             return Way(chain, cast(SparseHead, build(ends[0], takes)) if ends else None)
 
-        colbert = checkpoint.module("colbert_linear")
+        if checkpoint.late is not None:
+            multivector = late_chain(checkpoint.modules, body, build, dtype.torch)
+        elif (colbert := checkpoint.module("colbert_linear")) is not None:
+            multivector = cast(ColbertLinear, build(colbert, body))
         heads = cls(
-            way(checkpoint.modules),
+            Way(None, None) if checkpoint.late is not None else way(checkpoint.modules),
             routes={
                 name: way(specs)
                 for name, specs in ({} if checkpoint.routes is None else checkpoint.routes.modules).items()
@@ -334,7 +343,7 @@ class Heads(nn.Module):
             dtype=dtype.torch,
             truncate_dim=checkpoint.truncate_dim,
             max_active_dims=checkpoint.max_active_dims,
-            multivector=None if colbert is None else cast(ColbertLinear, build(colbert, body)),
+            multivector=multivector,
         )
         heads.requires_grad_(False).eval()
         return heads
@@ -398,10 +407,25 @@ class Heads(nn.Module):
         if "sparse" in options.outputs:
             sparse = self._sparse(way, hidden, batch, options, prompt_tokens)
         if "multivector" in options.outputs and self.multivector is not None:
-            multivector = self.multivector(
-                hidden, batch, dimensions=options.dimensions, normalize=options.normalize is not False
-            )
+            multivector = self._multivector(hidden, batch, options)
         return dense, sparse, multivector
+
+    def _multivector(self, hidden: Tensor, batch: Batch, options: HeadOptions) -> MultiVectors:
+        found: MultiVectors
+        if isinstance(self.multivector, LateChain):
+            found = self.multivector(
+                hidden,
+                batch,
+                dimensions=options.dimensions,
+                normalize=options.normalize,
+                dropped=options.dropped,
+                kept=options.kept,
+            )
+        else:
+            assert self.multivector is not None
+            normalize = options.normalize is not False
+            found = self.multivector(hidden, batch, dimensions=options.dimensions, normalize=normalize)
+        return found
 
     def _sparse(
         self, way: Way, hidden: Tensor, batch: Batch, options: HeadOptions, prompt_tokens: int

@@ -135,7 +135,7 @@ def test_a_setting_that_is_not_followed_is_refused(
 
 
 @pytest.mark.parametrize("modules_json", [True, False])
-@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", "SomethingNew"])
 def test_another_model_type_is_refused_by_its_name(tmp_path: Path, kind: str, modules_json: bool) -> None:
     edit(stack(tmp_path) / "config_sentence_transformers.json", model_type=kind)
     if not modules_json:
@@ -158,7 +158,7 @@ def test_prompts_that_are_no_texts_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["sentence_transformers.models.CLIPModel", "sentence_transformers.models.MultiVectorMask"]
+    "reference", ["sentence_transformers.models.CLIPModel", "sentence_transformers.models.Whatever"]
 )
 def test_a_module_that_we_do_not_know_is_named_with_its_folder(tmp_path: Path, reference: str) -> None:
     stack(tmp_path, modules=("pooling", (reference, {})))

@@ -36,6 +36,7 @@ from recorder import (  # noqa: E402
     judged,
     real_texts,
     record_flag_calls,
+    record_late,
     record_merging,
     record_rerankers,
     record_sentence_calls,
@@ -89,6 +90,7 @@ def main() -> None:
         _save(out / "modules.npz", module_stacks(folder))
         _save(out / "static.npz", static_stacks(folder))
         _save(out / "rerankers.npz", record_rerankers.record(folder))
+        _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
     _save(out / "merging.npz", record_merging.record())
     _save(out / "minilm.npz", _minilm(texts))

@@ -21,6 +21,7 @@ from tercet.precision.dtype import DType
 from tercet.precision.footprint import FileFormat, Footprint
 
 if TYPE_CHECKING:
+    from tercet.checkpoint.late_interaction import LateInteraction
     from tercet.checkpoint.routes import Routes
 
 # Kinds of modules that end a stack with sparse vectors, and no others.
@@ -53,7 +54,7 @@ class Checkpoint:
     Attributes:
         folder: the root folder.
         name: what the user called it (hub id or path).
-        layout: "huggingface", "sentence-transformers", "bge-m3", "model2vec" or "reranker".
+        layout: "huggingface", "sentence-transformers", "bge-m3", "colbert", "model2vec" or "reranker".
         architecture: config.json's model_type: "bert", "roberta", "distilbert"; "static" of a table alone.
         config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too. Of a
             table alone its sizes, under BERT's keys where there are such.
@@ -62,6 +63,8 @@ class Checkpoint:
         modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end. Of a
             checkpoint with routes those of the default one, or of the first where there is no default.
         routes: which modules a text goes through by what it is embedded for; None where all go the same way.
+        late: of a model of late interaction, what is done to queries and documents; its modules then are
+            about the vectors of tokens.
         tokenizer_file: tokenizer.json, or None where the folder has none.
         tokenizer_config: tokenizer_config.json, {} where there is none.
         max_length: longest text in tokens, special tokens included, by every place that limits it (never
@@ -102,6 +105,7 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     ignored: Mapping[str, TensorInfo] = field(default_factory=dict)
     routes: Routes | None = None
+    late: LateInteraction | None = None
     _reader: TensorReader = field(default_factory=TensorReader, repr=False, compare=False)
 
     def module(self, kind: str) -> ModuleSpec | None:
@@ -139,7 +143,6 @@ class Checkpoint:
         stored: Counter[str] = Counter()
         for info in [*self.tensors.values(), *modules, *([] if words is None or tied else [words])]:
             stored[info.dtype] += info.numbers
-        colbert = self.module("colbert_linear")
         return Footprint(
             name=self.name,
             architecture=self.architecture,
@@ -156,7 +159,7 @@ class Checkpoint:
             max_tokens=self.max_length if self.max_length < UNLIMITED else 0,
             outputs=self.outputs,
             dense_dim=self.dense_dim,
-            multivector_dim=colbert.tensors["weight"].shape[0] if colbert else None,
+            multivector_dim=self.multivector_dim,
             fused_numbers=layers * 3 * hidden * (hidden + 1),
             token_numbers=max((_token_numbers(module) for module in self.parts), default=0),
             mixes_layers=any(module.config.get("active", False) for module in self.parts),
@@ -172,6 +175,8 @@ class Checkpoint:
         kinds = {module.kind for module in self.modules}
         if not kinds.isdisjoint(SPARSE_MODULES):
             return ("sparse",)
+        if self.late is not None:
+            return ("multivector",)
         heads = {"sparse": "sparse_linear", "multivector": "colbert_linear"}
         return ("dense", *(output for output, kind in heads.items() if kind in kinds))
 
@@ -190,6 +195,14 @@ class Checkpoint:
             else:
                 width = int(module.config.get("out_features", module.config.get("out_width", width)))
         return width
+
+    @property
+    def multivector_dim(self) -> int | None:
+        """Width of the vectors of tokens; None where there are none."""
+        if self.late is not None:
+            return self.dense_dim  # of the same modules, about tokens
+        head = self.module("colbert_linear")
+        return None if head is None else head.tensors["weight"].shape[0]
 
     def read(self, info: TensorInfo, dtype: DType) -> Tensor:
         """One tensor on the CPU in `dtype`: mapped from the file if nothing is cast, else cast while reading.

@@ -14,6 +14,8 @@ from tercet.checkpoint.body import Body
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.late_interaction import EXPANSION_KEYS, LateForm, late_form, read_late, take_projection
+from tercet.checkpoint.late_modules import check_late_widths
 from tercet.checkpoint.m3 import HEAD_FILES, read_heads
 from tercet.checkpoint.masked_language import read_masked_language_head
 from tercet.checkpoint.paths import inside, read_json_object
@@ -50,13 +52,26 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     folder = source.folder
     notes: list[str] = []
     # Another type is told before its modules are found to be unknown; what it makes only when they are known.
-    refuse_other_types(folder, sparse=True)
-    stack, layout = _stack(source, notes)
-    given = pooling is not None
-    refuse_other_types(folder, sparse=given or _makes_sparse(stack))
+    form = late_form(folder) if folder.is_dir() else None
+    refuse_other_types(folder, sparse=True, late=form is not None)
+    if form is not None and pooling is not None:
+        raise InputError(
+            f"pooling={pooling!r}: {source.name} is a model of late interaction, which has a vector for each "
+            "token and pools nothing. Leave pooling out."
+        )
+    stack, layout = _stack(source, notes, form)
+    sparse = pooling is not None or _makes_sparse(stack)
+    refuse_other_types(folder, sparse=sparse, late=form is not None)
     body = _body(source, stack, layout)
     hidden = body.config["hidden_size"]
-    heads, head_notes = read_heads(folder, hidden, source.remote)
+    late = None
+    if form is not None:
+        if form == "colbert":
+            rest, projection = take_projection(folder, body.tensors, hidden)
+            body, stack = replace(body, tensors=rest), replace(stack, modules=(projection,))
+        late, of_tokens = read_late(folder, form, stack.encoder_path, stack.modules)
+        stack = replace(stack, modules=of_tokens)
+    heads, head_notes = read_heads(folder, hidden, source.remote) if late is None else ((), ())
     if layout in ("bge-m3", "huggingface"):
         stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
@@ -68,18 +83,22 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         stack = _with_pooling(stack, parse_pooling(pooling))
         notes = [note for note in notes if note != _ASSUMED_MEAN]
         notes.append(f"Pooling is {pooling!r}, as asked.")
-    check_widths(folder, stack, hidden)
+    if late is None:
+        check_widths(folder, stack, hidden)
+    else:
+        check_late_widths(folder, stack.modules, hidden)
 
     weights, tensors, ignored = body.weights, body.tensors, body.ignored
     _refuse_rerankers(folder, layout, tensors)
     settings = SentenceSettings()
-    if layout != "huggingface":
+    if layout not in ("huggingface", "colbert"):
         # A pooling that was asked for outranks what the folder says of the encoder's task.
         settings = read_sentence_settings(
             folder,
             stack.encoder_path,
             task=None if pooling else _task(stack),
             usual="fill-mask" if stack.first == "MLMTransformer" else "feature-extraction",
+            elsewhere=() if late is None else EXPANSION_KEYS,
         )
     elif pooling is None and any(
         str(name).endswith("ForMaskedLM") for name in body.config.get("architectures") or ()
@@ -100,6 +119,14 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         chains = {name: language_head(settled(route.modules)[0])[0] for name, route in stack.routes.items()}
         routes = Routes(chains, stack.router.default, stack.router.mappings)
     max_length, length_note = text_limit(settings, body.tokenizer_config, body.positions)
+    if late is not None:
+        if late.longest > body.positions:
+            raise CheckpointError(
+                f"{folder}: texts of {late.longest:,} tokens are asked for, and the encoder has positions "
+                f"for {body.positions:,}. Put the settings that were saved with the model beside it."
+            )
+        # PyLate leaves the last length of all that it used in sentence_bert_config.json.
+        max_length = max(max_length, late.longest)
     notes += [
         *stack.notes,
         *pooling_notes,
@@ -132,6 +159,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         files=weights.files,
         ignored=ignored,
         routes=routes,
+        late=late,
     )
 
 
@@ -169,13 +197,15 @@ def _task(stack: Stack) -> str:
     )
 
 
-def _stack(source: Source, notes: list[str]) -> tuple[Stack, str]:
+def _stack(source: Source, notes: list[str], form: LateForm | None) -> tuple[Stack, str]:
     """The modules that the folder describes, and the layout without regard to heads."""
     folder = source.folder
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
     if inside(folder, "modules.json", said_by="modules.json").is_file():
-        return read_stack(folder, source.remote), "sentence-transformers"
+        return read_stack(folder, source.remote, late=form is not None), "sentence-transformers"
+    if form == "colbert":
+        return Stack("", ()), "colbert"
     if is_model2vec(folder):
         unit = (ModuleSpec("normalize", "config.json"),) if normalizes(folder) else ()
         return Stack("", (mean_of_rows(""), *unit), first="StaticEmbedding"), "model2vec"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["module_settings", "module_weights", "nothing_left", "only_sentence"]
+__all__ = ["SENTENCE", "module_settings", "module_weights", "nothing_left", "only_about"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from tercet.checkpoint.paths import inside, read_json_object
 from tercet.checkpoint.weights import Remote, find_weights
 from tercet.errors import CheckpointError, nearest
 
-_SENTENCE = "sentence_embedding"
+SENTENCE = "sentence_embedding"
 
 
 def module_settings(
@@ -28,13 +28,13 @@ def module_settings(
     return path, read_json_object(path)
 
 
-def only_sentence(path: Path, config: dict[str, Any]) -> None:
-    """Take the names of input and output away, which must be those of a text's vector."""
+def only_about(path: Path, config: dict[str, Any], about: str = SENTENCE) -> None:
+    """Take the names of input and output away, which must be `about`: a text's vector, or those of tokens."""
     for key in ("module_input_name", "module_output_name"):
-        if config.pop(key, None) not in (None, _SENTENCE):
+        if (found := config.pop(key, None)) not in (None, about):
             raise CheckpointError(
-                f"{path}: {key!r} is not {_SENTENCE!r}; only modules that change the vector of a text are "
-                "supported. Use sentence-transformers for this model."
+                f"{path}: {key!r} is not {about!r} but {found!r}, which is not supported in this place. "
+                "Use sentence-transformers for this model."
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SentenceSettings", "read_sentence_settings", "refuse_other_types", "text_limit"]
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,12 @@ class SentenceSettings:
 
 
 def read_sentence_settings(
-    folder: Path, relative: str, *, task: str | None = "feature-extraction", usual: str = "feature-extraction"
+    folder: Path,
+    relative: str,
+    *,
+    task: str | None = "feature-extraction",
+    usual: str = "feature-extraction",
+    elsewhere: Collection[str] = (),
 ) -> SentenceSettings:
     """The settings of the root folder and of the encoder's.
 
@@ -79,6 +84,7 @@ def read_sentence_settings(
         relative: the encoder's folder in it.
         task: what the modules behind the encoder take: "feature-extraction" or "fill-mask"; None for either.
         usual: the encoder's task where nothing is said.
+        elsewhere: settings that are read elsewhere.
 
     Raises:
         CheckpointError: a setting asks for what is not done here.
@@ -90,7 +96,7 @@ def read_sentence_settings(
     if path is None:
         _check_task(folder / "modules.json", usual, task)
     else:
-        settings = read_json_object(path)
+        settings = {key: value for key, value in read_json_object(path).items() if key not in elsewhere}
         found = _check_task(path, settings.get("transformer_task", usual), task)
         _check_transformer(path, settings, found, notes)
         max_seq_length = _length(path, "max_seq_length", settings.get("max_seq_length"))
@@ -112,10 +118,11 @@ def read_sentence_settings(
     )
 
 
-def refuse_other_types(folder: Path, *, sparse: bool) -> None:
+def refuse_other_types(folder: Path, *, sparse: bool, late: bool = False) -> None:
     """An error where the folder says that it is no model of sentence vectors, or none of such as it makes.
 
-    `sparse`: whether one of its modules gives sparse vectors, or the user chose the pooling.
+    `sparse`: whether one of its modules gives sparse vectors, or the user chose the pooling. `late`:
+    whether it is a model of late interaction.
     """
     path, top = _top(folder)
     kind = top.get("model_type") or "SentenceTransformer"
@@ -125,7 +132,7 @@ def refuse_other_types(folder: Path, *, sparse: bool) -> None:
             "Open it with sentence_transformers.SparseEncoder, or pass pooling='splade' if it ends in a "
             "masked-language head."
         )
-    if kind not in ("SentenceTransformer", "SparseEncoder"):
+    if not late and kind not in ("SentenceTransformer", "SparseEncoder"):
         opener = "tercet.load_reranker" if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
         raise CheckpointError(
             f"{path}: this is a {kind}, not a model of dense or sparse sentence vectors. Open it with "

@@ -6,10 +6,12 @@ __all__ = ["POOLING_MODES", "Stack", "check_widths", "mean_of_rows", "parse_pool
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tercet.checkpoint.contents import ModuleSpec
-from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left, only_sentence
+from tercet.checkpoint.late_modules import TOKENS, multi_vector_mask
+from tercet.checkpoint.module_files import SENTENCE, module_settings, module_weights, nothing_left, only_about
 from tercet.checkpoint.paths import inside, plain, read_json_file
 from tercet.checkpoint.routes import ROUTERS, Router, read_router
 from tercet.checkpoint.sparse_modules import (
@@ -34,6 +36,9 @@ _OLD_MODES = {
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
 _FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding")
+_ELSE = "Use sentence-transformers for this model."
+# PyLate's only class of its own is a Dense over tokens, with the files that sentence-transformers' has.
+_PYLATE = ("pylate.models.",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,8 @@ class Stack:
     router: Router | None = None
 
 
-def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
-    """What modules.json describes.
+def read_stack(folder: Path, remote: Remote | None = None, *, late: bool = False) -> Stack:
+    """What modules.json describes; `late`: its modules are about the vectors of tokens (late interaction).
 
     Raises:
         CheckpointError: a module is not known, its settings are, or its weights do not fit them.
@@ -71,7 +76,9 @@ def read_stack(folder: Path, remote: Remote | None = None) -> Stack:
             "Use sentence-transformers for this model."
         )
     if not routers:
-        return _read_chain(folder, remote, path, places)
+        return _read_chain(folder, remote, path, places, late)
+    if late:
+        raise CheckpointError(f"{path}: a router in a model of late interaction is not supported. {_ELSE}")
     [place] = routers
     router = read_router(folder, places[place][1])
     chains = {
@@ -101,7 +108,9 @@ def _one_encoder(path: Path, chains: Mapping[str, Sequence[tuple[str, str]]]) ->
         )
 
 
-def _read_chain(folder: Path, remote: Remote | None, path: Path, places: Sequence[tuple[str, str]]) -> Stack:
+def _read_chain(
+    folder: Path, remote: Remote | None, path: Path, places: Sequence[tuple[str, str]], late: bool = False
+) -> Stack:
     (first, where), *rest = places
     if first not in _FIRST:
         raise CheckpointError(
@@ -111,13 +120,14 @@ def _read_chain(folder: Path, remote: Remote | None, path: Path, places: Sequenc
     modules = [mean_of_rows(where)] if first == "StaticEmbedding" else []
     notes: list[str] = []
     pooling_width = None
+    known = _LATE_MODULES if late else _MODULES
     for name, relative in rest:
-        if name not in _MODULES:
+        if name not in known:
             raise CheckpointError(
                 f"{folder / relative}: the module {name!r} of {path.name} is not supported. "
-                f"{nearest(name, ['Transformer', *_MODULES])} Use sentence-transformers for this model."
+                f"{nearest(name, ['Transformer', *known])} {_ELSE}"
             )
-        spec = _MODULES[name](folder, relative, remote)
+        spec = known[name](folder, relative, remote)
         if spec is None:
             notes.append(f"{relative} (Dropout) does nothing outside training and is left out.")
         else:
@@ -136,7 +146,7 @@ def _place(path: Path, entry: object) -> tuple[str, str]:
         raise CheckpointError(
             f"{path}: {entry!r} needs a 'type' and a 'path'. Fetch or save the model again."
         )
-    if not reference.startswith("sentence_transformers."):
+    if not reference.startswith(("sentence_transformers.", *_PYLATE)):
         raise CheckpointError(
             f"{path}: the module {relative or 'at the root'} is of class {reference!r}, which is code "
             "outside sentence-transformers. No code of a checkpoint is run; use sentence-transformers for "
@@ -180,7 +190,7 @@ def _pooling_width(folder: Path, relative: str) -> int:
     return width
 
 
-def _dense(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+def _dense(folder: Path, relative: str, remote: Remote | None, *, about: str = SENTENCE) -> ModuleSpec:
     path, config = module_settings(folder, relative)
     settings = {
         "in_features": config.pop("in_features", None),
@@ -189,7 +199,7 @@ def _dense(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
         "activation_function": config.pop("activation_function", "torch.nn.modules.activation.Tanh"),
         "use_residual": config.pop("use_residual", False),
     }
-    only_sentence(path, config)
+    only_about(path, config, about)
     nothing_left(path, config, {*settings, "module_input_name", "module_output_name"})
     rows, columns = settings["out_features"], settings["in_features"]
     if type(rows) is not int or type(columns) is not int:
@@ -225,9 +235,9 @@ def _layer_norm(folder: Path, relative: str, remote: Remote | None) -> ModuleSpe
     )
 
 
-def _normalize(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+def _normalize(folder: Path, relative: str, remote: Remote | None, *, about: str = SENTENCE) -> ModuleSpec:
     path, config = module_settings(folder, relative, required=False)
-    only_sentence(path, config)
+    only_about(path, config, about)
     nothing_left(path, config, {"module_input_name", "module_output_name"})
     return ModuleSpec("normalize", relative)
 
@@ -257,6 +267,14 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
     "Dropout": _dropout,
     "SpladePooling": read_splade_pooling,
     "SparseAutoEncoder": read_sparse_auto_encoder,
+}
+
+# Those of late interaction: there the vectors of tokens are what comes out.
+_LATE_MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
+    "Dense": partial(_dense, about=TOKENS),
+    "Normalize": partial(_normalize, about=TOKENS),
+    "MultiVectorMask": multi_vector_mask,
+    "Dropout": _dropout,
 }
 
 

@@ -32,6 +32,7 @@ from tercet.scoring import PairScores, score_matrix, score_pairs
 from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction
 from tercet.signatures import refuse_unknown_keywords
+from tercet.text.late import LateEncoder
 from tercet.text.pack import pack
 from tercet.text.tokenizer import Encoded, Tokenizer
 
@@ -62,6 +63,7 @@ class Embedder:
         self.checkpoint = checkpoint
         self.plan = plan
         self.tokenizer = Tokenizer.open(checkpoint)
+        self._late = None if checkpoint.late is None else LateEncoder(self.tokenizer, checkpoint)
         self._position_limit = position_limit(checkpoint)
         self.max_length = (
             checkpoint.max_length
@@ -117,7 +119,8 @@ class Embedder:
                 checkpoint says, else all.
             on_truncate: "cut" a text that is too long (flagged, counted), or raise an "error" that names it.
             task: what the texts are for, such as "query", where the checkpoint has routes (Router, Asym); by
-                default they take its default route.
+                default they take its default route. Of a model of late interaction "query" or "document"; by
+                default texts get neither marker nor expansion.
 
         Raises:
             InputError: a text is not a string, or an option cannot be.
@@ -266,8 +269,17 @@ class Embedder:
         }
 
     def _call(self, asked: Asked) -> Call:
-        positions = self._position_limit
-        return check(asked, self.checkpoint, self._heads, usual=self.max_length, positions=positions)
+        usual = self.max_length
+        if self._late is not None and self._asked[1] is None:
+            usual = self._late.limit(asked.task, usual)
+        return check(
+            asked,
+            self.checkpoint,
+            self._heads,
+            usual=usual,
+            positions=self._position_limit,
+            late=self._late,
+        )
 
     def _encode(self, texts: str | Iterable[str], call: Call) -> Embeddings:
         """All embeddings at once; texts that are few are neither read by windows nor tokenised elsewhere."""
@@ -278,7 +290,7 @@ class Embedder:
         else:
             texts_there = len(texts) if isinstance(texts, (list, tuple)) else None
             found = gathered(self._stream(checked(texts), call), texts_there)
-        return self._embed([], [], 0, 0, call) if found is None else found
+        return self._embed(Batch.from_ids([]), [], 0, 0, call) if found is None else found
 
     def _one_window(self, window: list[str], call: Call) -> Iterator[Embeddings]:
         stand_alone()
@@ -323,6 +335,9 @@ class Embedder:
             yield window, encoded
 
     def _tokenised(self, window: list[str], call: Call) -> Encoded:
+        if self._late is not None:
+            length, prompt = call.max_length, call.prompt
+            return self._late.encode(window, task=call.task, max_length=length, prompt=prompt)
         return self.tokenizer.encode(window, max_length=call.max_length, prompt=call.prompt)
 
     def _batches(
@@ -336,17 +351,16 @@ class Embedder:
                 "tokens. Split it, raise max_length, or pass on_truncate='cut'."
             )
         for part in pack(encoded.lengths, self.plan.token_budget):
-            ids, truncated = encoded.ids[part], encoded.truncated[part]
-            yield self._begin(ids, truncated, encoded.prompt_tokens, first + part.start, call)
+            batch, truncated = encoded.batch(part), encoded.truncated[part]
+            yield self._begin(batch, truncated, encoded.prompt_tokens, first + part.start, call)
 
     def _begin(
-        self, ids: list[list[int]], truncated: list[bool], prompt_tokens: int, first: int, call: Call
+        self, batch: Batch, truncated: list[bool], prompt_tokens: int, first: int, call: Call
     ) -> Callable[[], Embeddings]:
         """What gives one batch's embeddings; where the device can be ahead, it computes them from now on."""
-        at_once = partial(self._embed, ids, truncated, prompt_tokens, first, call)
+        at_once = partial(self._embed, batch, truncated, prompt_tokens, first, call)
         if not self._transfers.ahead:
             return at_once
-        batch = Batch.from_ids(ids)
         with torch.no_grad():
             hidden = self._engine.forward(batch)
             made = self._heads(hidden, self._transfers.send(batch), call.options, prompt_tokens)
@@ -360,10 +374,9 @@ class Embedder:
         return land
 
     def _embed(
-        self, ids: list[list[int]], truncated: list[bool], prompt_tokens: int, first: int, call: Call
+        self, batch: Batch, truncated: list[bool], prompt_tokens: int, first: int, call: Call
     ) -> Embeddings:
         """One batch through the engine and the heads; what is not finite is computed again in float32."""
-        batch = Batch.from_ids(ids)
         with torch.no_grad():
             if len(batch):
                 hidden = self._engine.forward(batch)

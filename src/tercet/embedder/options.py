@@ -13,6 +13,7 @@ from typing import Literal
 from tercet.checkpoint.layout import Checkpoint
 from tercet.errors import InputError, nearest
 from tercet.model import HeadOptions, Heads, named_outputs
+from tercet.text.late import LateEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +48,25 @@ class Call:
         prompt: before each text; empty for none.
         max_length: most tokens of a text, special tokens included.
         on_truncate: what becomes of a text that is longer.
+        task: of a model of late interaction, what the texts are for: "query", "document" or None.
     """
 
     options: HeadOptions
     prompt: str
     max_length: int
     on_truncate: OnTruncate
+    task: str | None = None
 
 
-def check(asked: Asked, checkpoint: Checkpoint, heads: Heads, *, usual: int, positions: int) -> Call:
+def check(
+    asked: Asked,
+    checkpoint: Checkpoint,
+    heads: Heads,
+    *,
+    usual: int,
+    positions: int,
+    late: LateEncoder | None = None,
+) -> Call:
     """The options, found to be possible for a model.
 
     Args:
@@ -64,6 +75,7 @@ def check(asked: Asked, checkpoint: Checkpoint, heads: Heads, *, usual: int, pos
         heads: what makes the outputs.
         usual: most tokens of a text where nothing is asked for.
         positions: most tokens that the encoder has positions for.
+        late: of a model of late interaction, what knows its tasks.
 
     Raises:
         InputError: an option cannot be.
@@ -77,21 +89,29 @@ def check(asked: Asked, checkpoint: Checkpoint, heads: Heads, *, usual: int, pos
         dimensions = _integer("dimensions", dimensions)
     most = asked.max_active_dims
     most = None if most is None else positive_integer("max_active_dims", most)
-    options = HeadOptions(outputs, dimensions, asked.normalize, _route(asked.task, checkpoint), most)
+    task = route = None
+    dropped: tuple[int, ...] = ()
+    kept: tuple[int, ...] | None = None
+    if late is None:
+        route = _route(asked.task, checkpoint)
+    else:
+        late.check(task := asked.task)
+        dropped, kept = late.scored(task)
+    options = HeadOptions(outputs, dimensions, asked.normalize, route, most, dropped, kept)
     heads.check(options, checkpoint.name)
     if asked.on_truncate not in ("cut", "error"):
         close = nearest(str(asked.on_truncate), ("cut", "error"))
         raise InputError(f"on_truncate is {asked.on_truncate!r}. {close}")
     length = usual if asked.max_length is None else limited(asked.max_length, positions, checkpoint.name)
-    return Call(options, _prompt(asked, checkpoint), length, asked.on_truncate)
+    return Call(options, _prompt(asked, checkpoint), length, asked.on_truncate, task)
 
 
 def saved_prompt(asked: Asked, role: Literal["query", "document"], checkpoint: Checkpoint) -> Asked:
     """The options with the checkpoint's prompt for a role, if there is one and no other is asked for.
 
-    Of a checkpoint with routes the texts take the role's.
+    Of a checkpoint with routes the texts take the role's; one of late interaction treats them for it.
     """
-    if checkpoint.routes is not None:
+    if checkpoint.routes is not None or checkpoint.late is not None:
         asked = replace(asked, task=role)
     if asked.prompt is None and asked.prompt_name is None:
         for name in _SAVED_PROMPTS[role]:

@@ -65,6 +65,8 @@ def recomputed(
         if batch.token_type_ids is not None:
             types = [batch.token_type_ids[starts[i] : starts[i + 1]] for i in bad]
             again = replace(again, token_type_ids=torch.cat(types))
+        if batch.attended is not None:
+            again = replace(again, attended=batch.attended[bad])
         exact = hidden_in_float32(checkpoint, again)
         still = not_finite(exact, again)
         if not still:

@@ -41,10 +41,12 @@ _capturing = threading.Lock()
 
 
 def layout_for(batch: Batch) -> Layout | None:
-    """The size to capture for a batch; None if the batch is large, empty, or not on the host."""
+    """The size to capture for a batch; None if it is large, empty, not on the host, or has `attended`."""
     tokens = next((size for size in _TOKENS if size >= batch.num_tokens), None)
     texts = next((size for size in _TEXTS if size >= len(batch)), None)
     if tokens is None or texts is None or not batch.num_tokens or not batch.token_ids.is_cpu:
+        return None
+    if batch.attended is not None:
         return None
     return Layout(tokens, texts, batch.token_type_ids is not None)
 

@@ -182,7 +182,7 @@ def _extended(batch: Batch, rows: int) -> Batch:
     )
     types = batch.token_type_ids
     types = None if types is None else functional.pad(types, (0, rows))
-    return Batch(token_ids, position_ids, batch.cu_seqlens, batch.lengths, types)
+    return Batch(token_ids, position_ids, batch.cu_seqlens, batch.lengths, types, batch.attended)
 
 
 class _Kind:

@@ -219,7 +219,7 @@ class Pinned:
 
     def send(self, batch: Batch) -> Batch:
         """The batch on the device: one copy, beside what the device computes of batches before."""
-        if not batch.token_ids.is_cpu:
+        if not batch.token_ids.is_cpu or batch.attended is not None:
             return batch.to(self.device)
         lanes, layout = self._lanes, Layout.of(batch)
         block = lanes.pinned((layout.num_bytes,), torch.uint8)

@@ -42,6 +42,8 @@ def attention(
         (tokens, hidden), in the dtype of what came in. Rows that belong to no text are zeros, or anything
         where flash attention does not write them; they never enter another row.
     """
+    if batch.attended is not None:
+        return padded(query, key, value, batch, num_heads, bias=bias)
     if query.device.type == "cpu":
         # The kernel knows no gradients.
         learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
@@ -111,9 +113,10 @@ def padded(
 ) -> Tensor:
     """Padded for this one step, where a call costs more than the padding.
 
-    For other formats on a GPU, for MPS, and for a bias, which flash attention does not know. Keys of the
-    padding are masked, so that no text sees them. Nothing waits for the device, and of the batch's numbers
-    only `max_seqlen` shapes anything: so a captured graph serves every batch of its size.
+    For other formats on a GPU, for MPS, for a bias, which flash attention does not know, and for texts of
+    which a part alone is attended to. Keys of the padding are masked, so that no text sees them. Nothing
+    waits for the device, and of the batch's numbers only `max_seqlen` shapes anything: so a captured graph
+    serves every batch of its size.
     """
     tokens, hidden = query.shape
     position = torch.arange(batch.max_seqlen, device=query.device)
@@ -127,7 +130,8 @@ def padded(
         rows[places].view(*places.shape, num_heads, hidden // num_heads).transpose(1, 2)
         for rows in (query, key, value)
     )
-    mask = inside[:, None, None, :]
+    keys_seen = inside if batch.attended is None else position < batch.attended[:, None]
+    mask = keys_seen[:, None, None, :]
     if bias is None:
         mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     else:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Encoded", "Tokenizer"]
+__all__ = ["Encoded", "Tokenizer", "special_token"]
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+import torch
 
+from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
 from tercet.errors import CheckpointError, InputError
 from tercet.extras import require
@@ -37,16 +39,25 @@ class Encoded:
         truncated: whether each text was cut.
         prompt_tokens: leading tokens of each text that are the prompt's (with the tokens before it), 0
             without a prompt.
+        attended: how many tokens of each text, from its first on, are looked at; None for all.
     """
 
     ids: list[list[int]]
     truncated: list[bool]
     prompt_tokens: int
+    attended: list[int] | None = None
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [len(ids) for ids in self.ids]
+
+    def batch(self, part: slice) -> Batch:
+        """Some of the texts laid end to end."""
+        batch = Batch.from_ids(self.ids[part])
+        if self.attended is None:
+            return batch
+        return replace(batch, attended=torch.tensor(self.attended[part], dtype=torch.int64))
 
 
 class Tokenizer:
@@ -104,6 +115,11 @@ class Tokenizer:
     def num_special_tokens(self) -> int:
         """Special tokens that are added around one text."""
         return self._prefix + self._suffix
+
+    @property
+    def num_leading(self) -> int:
+        """Special tokens that stand before a text."""
+        return self._prefix
 
     def encode(self, texts: Sequence[str], *, max_length: int, prompt: str = "") -> Encoded:
         """The token ids of each text behind the prompt, special tokens included, cut to `max_length`.
@@ -250,7 +266,20 @@ def _convert(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
         ) from None
 
 
-def _special_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
+def special_token(config: Mapping[str, Any], folder: Path, role: str) -> str | None:
+    """How a special token is spelled, by tokenizer_config.json or special_tokens_map.json; None of none.
+
+    Args:
+        config: tokenizer_config.json.
+        folder: where the other file may be.
+        role: "mask_token", "cls_token".
+    """
+    return next(iter(_special_tokens(config, folder, (role,))), None)
+
+
+def _special_tokens(
+    config: Mapping[str, Any], folder: Path, roles: Sequence[str] = _SPECIAL_ROLES
+) -> list[str]:
     """How each special token is spelled, by tokenizer_config.json or special_tokens_map.json."""
     sources: list[Mapping[str, Any]] = [config]
     path = folder / "special_tokens_map.json"
@@ -262,7 +291,7 @@ def _special_tokens(config: Mapping[str, Any], folder: Path) -> list[str]:
         if isinstance(old, dict):
             sources.append(old)
     found = []
-    for role in _SPECIAL_ROLES:
+    for role in roles:
         for source in sources:
             token = source.get(role)
             spelling = token.get("content") if isinstance(token, dict) else token
