@@ -35,6 +35,15 @@ from stacks_page import text_of
 from workloads import make_texts, mixed_lengths, words
 
 HERE = Path(__file__).resolve().parent
+TESTS = ROOT / "tests"
+# What decides how a stack is made.
+MADE_BY = (
+    HERE / "make_stacks.py",
+    *(
+        TESTS / f"{name}.py"
+        for name in ("tiny", "tiny_modules", "tiny_reranker", "tiny_sparse", "static_models")
+    ),
+)
 SECONDS = 14 * 60.0
 ROUNDS = 3
 # Slower than this many times float32 is emulated, and not what anybody would run.
@@ -95,8 +104,7 @@ def main() -> None:
 
 def code() -> str:
     """A hash of what is measured, and of how stacks are made and measured."""
-    made = [*sorted((ROOT / "tests").glob("tiny*.py")), ROOT / "tests" / "static_models.py"]
-    return machine.code() + models.digest(HERE / "stacks.py", HERE / "make_stacks.py", *made)
+    return machine.code() + models.digest(HERE / "stacks.py", *MADE_BY)
 
 
 def newest(form: str) -> Store:
@@ -111,11 +119,7 @@ def newest(form: str) -> Store:
 def folder_of(name: str, *, small: bool) -> Path:
     """The checkpoint of a stack, made if it is not there."""
     folder = models.BENCH / "models" / f"stack-{name}{'-small' if small else ''}"
-    made_by = models.digest(
-        HERE / "make_stacks.py",
-        *sorted((ROOT / "tests").glob("tiny*.py")),
-        ROOT / "tests" / "static_models.py",
-    )
+    made_by = models.digest(*MADE_BY)
     if not models.up_to_date(folder, made_by):
         measure.say(f"making {folder.name}")
         command = [sys.executable, str(HERE / "make_stacks.py"), "--kind", name, "--out", str(folder)]

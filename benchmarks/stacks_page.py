@@ -43,7 +43,8 @@ def text_of(store: Store, note: str) -> str:
         f"**Versions:** {told}",
         "**Models:** random weights in float32 files; an encoder has 6 layers, 384 wide, and 30,522 pieces, "
         f"as all-MiniLM-L6-v2 has. **Texts:** {TEXTS} of 16 to {LONGEST} tokens, words from {source}; "
-        f"rerankers score {TEXTS // 2} pairs. The peers compute in float32 by the class that is named, in its batches.",
+        f"rerankers score {TEXTS // 2} pairs. The peers compute in float32 by the class that is named, in "
+        "its batches.",
         HOW,
         table(store),
         left_out(store),
