@@ -23,9 +23,10 @@ constexpr long LINE = 16;               // inputs of a row that lie together in 
 constexpr long STRETCH = 384;           // most inputs of a stretch; a multiple of LINE
 constexpr long PACKED = 3 * STRETCH;     // most inputs of a block of rows that are packed at a time
 constexpr long PACKED_FLOATS = 112 << 10;  // of a block of rows, which stay in the second cache
-constexpr long BLOCK = ROWS * (196 / ROWS);  // most rows of a block
-constexpr long BETWEEN_FLOATS = 176 << 10;   // what lies between two layers, for a block of rows
-constexpr long LEAST_BLOCK = 6 * ROWS;       // rows that are worth passing all weights
+constexpr long BLOCK = ROWS * (196 / ROWS);       // most rows of a block
+constexpr long BOTH_BLOCK = ROWS * (210 / ROWS);  // the same through two layers
+constexpr long BETWEEN_FLOATS = 1200 << 10;       // what lies between two layers, for a block of rows: in the third cache
+constexpr long LEAST_BLOCK = 6 * ROWS;            // rows that are worth passing all weights
 constexpr long AHEAD = 4;               // steps that a tile brings its own weights ahead
 constexpr long FEW = 2;                 // tiles that do not bring a whole panel in time
 constexpr long LEAST_COLUMNS = 4;       // panels that are worth packing rows for
@@ -159,28 +160,31 @@ struct Work {
     long run, runs, taken;
 };
 
-// How the inputs of a layer are met: so many in a stretch, so many packed at a time.
+// How the inputs of a layer are met: so many in a stretch, so many packed at a time. One layer is packed deep, so that
+// its result, which lies in memory, is met seldom. Of two layers, blocks are packed flat and are high: between them all
+// weights pass by for each block, from memory, while results are near.
 struct Portions {
-    long stretch, packed;
+    long stretch, packed, block;
 
-    explicit Portions(long in) {
+    Portions(long in, bool both) {
         stretch = divided_up(divided_up(in, divided_up(in, STRETCH)), LINE) * LINE;
-        packed = divided_up(divided_up(in, divided_up(in, PACKED)), stretch) * stretch;
+        packed = both ? stretch : divided_up(divided_up(in, divided_up(in, PACKED)), stretch) * stretch;
+        block = both ? BOTH_BLOCK : BLOCK;
     }
 
     // Most rows of a block.
     long rows() const {
         const long fit = PACKED_FLOATS / packed / ROWS * ROWS;
-        return fit < ROWS ? ROWS : fit < BLOCK ? fit : BLOCK;
+        return fit < ROWS ? ROWS : fit < block ? fit : block;
     }
 
     // Scratch of a block: its packed inputs, and the result of a panel that is not full.
     long floats(long rows) const { return divided_up(rows, ROWS) * ROWS * (packed + PANEL); }
 };
 
-void multiply(const Work& work, long first_row, long rows, long first_panel, long panels, float* scratch) {
+void multiply(const Work& work, const Portions& portions, long first_row, long rows, long first_panel, long panels,
+              float* scratch) {
     const Layer& layer = *work.layer;
-    const Portions portions(layer.in);
     const long panel_floats = divided_up(layer.in, LINE) * LINE * PANEL;
     float* partial = scratch + divided_up(rows, ROWS) * ROWS * portions.packed;
     // Tiles of one panel share the work of bringing what comes next.
@@ -222,7 +226,8 @@ void multiply(const Work& work, long first_row, long rows, long first_panel, lon
 void take_work(void* context, int, int) {
     Work& work = *static_cast<Work*>(context);
     thread_local Scratch memory;
-    float* scratch = memory.floats(Portions(work.layer->in).floats(work.blocks.largest()));
+    const Portions portions(work.layer->in, false);
+    float* scratch = memory.floats(portions.floats(work.blocks.largest()));
     if (scratch == nullptr) {
         __atomic_store_n(&work.job->failed, 1, __ATOMIC_RELAXED);
         return;
@@ -232,14 +237,14 @@ void take_work(void* context, int, int) {
     while ((task = next_task(&work.taken, work.blocks.count * work.runs)) >= 0) {
         const long block = task / work.runs, panel = task % work.runs * work.run;
         const long first = work.blocks.start(block), rows = work.blocks.start(block + 1) - first;
-        multiply(work, first, rows, panel, panels - panel < work.run ? panels - panel : work.run, scratch);
+        multiply(work, portions, first, rows, panel, panels - panel < work.run ? panels - panel : work.run, scratch);
     }
 }
 
 void run_layer(Work& work) {
     const long panels = divided_up(work.layer->out, PANEL), threads = work.job->threads > 1 ? work.job->threads : 1;
     // As few blocks as hold the rows, as many for each thread; panels are divided where rows are few.
-    const long rows = work.job->rows, most = Portions(work.layer->in).rows();
+    const long rows = work.job->rows, most = Portions(work.layer->in, false).rows();
     work.blocks = Blocks(rows, ROWS, threads, most);
     work.run = panels;
     if (threads > 1 && work.blocks.largest() < 4 * ROWS) {
@@ -268,8 +273,8 @@ void take_both(void* context, int, int) {
     MatmulJob& job = *both.job;
     thread_local Scratch memory, between_memory;
     const long step = between_step(job);
-    const long up_floats = Portions(job.layers[0].in).floats(both.blocks.largest()),
-               down_floats = Portions(job.layers[1].in).floats(both.blocks.largest());
+    const Portions up_portions(job.layers[0].in, true), down_portions(job.layers[1].in, true);
+    const long up_floats = up_portions.floats(both.blocks.largest()), down_floats = down_portions.floats(both.blocks.largest());
     float* scratch = memory.floats(up_floats > down_floats ? up_floats : down_floats);
     float* between = between_memory.floats(both.blocks.largest() * step);
     if (scratch == nullptr || between == nullptr) {
@@ -284,14 +289,14 @@ void take_both(void* context, int, int) {
         const Work down = {&job, &job.layers[1], between, step, job.y + first * job.y_step, job.y_step,
                            job.residual == nullptr ? nullptr : job.residual + first * job.residual_step,
                            job.residual_step, none, 0, 0, 0};
-        multiply(up, 0, rows, 0, divided_up(job.layers[0].out, PANEL), scratch);
-        multiply(down, 0, rows, 0, divided_up(job.layers[1].out, PANEL), scratch);
+        multiply(up, up_portions, 0, rows, 0, divided_up(job.layers[0].out, PANEL), scratch);
+        multiply(down, down_portions, 0, rows, 0, divided_up(job.layers[1].out, PANEL), scratch);
     }
 }
 
 void run_both(MatmulJob& job) {
     const long fit = BETWEEN_FLOATS / between_step(job) / ROWS * ROWS;
-    const long up_rows = Portions(job.layers[0].in).rows(), down_rows = Portions(job.layers[1].in).rows();
+    const long up_rows = Portions(job.layers[0].in, true).rows(), down_rows = Portions(job.layers[1].in, true).rows();
     const long least = up_rows < down_rows ? up_rows : down_rows, most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < least ? fit : least;
     const long threads = job.threads > 1 ? job.threads : 1;
     if (job.rows >= threads * LEAST_BLOCK || threads == 1) {
