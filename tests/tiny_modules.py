@@ -16,6 +16,7 @@ __all__ = [
     "pooling",
     "put_routes_first",
     "router",
+    "scores",
     "word_weights",
     "write_stack",
 ]
@@ -160,6 +161,29 @@ def word_weights(unknown: float = 0.5) -> Part:
         weights = torch.tensor([[known.get(word, known.get(word.lower(), unknown))] for word in words])
         _weights(folder, {"emb_layer.weight": weights}, dtype)
         return "WordWeights", width
+
+    return write
+
+
+def scores(labels: int = 1) -> Part:
+    """Dense that ends a CrossEncoder."""
+
+    def write(folder: Path, width: int, dtype: str, old_keys: bool) -> tuple[str, int]:
+        config = {
+            "in_features": width,
+            "out_features": labels,
+            "bias": True,
+            "activation_function": "torch.nn.modules.linear.Identity",
+            "module_input_name": "sentence_embedding",
+            "module_output_name": "scores",
+        }
+        _settings(folder, "config.json", config)
+        weights = {
+            "linear.weight": normal("scores.weight", (labels, width)),
+            "linear.bias": normal("scores.bias", (labels,)),
+        }
+        _weights(folder, weights, dtype)
+        return "Dense", labels
 
     return write
 

@@ -28,7 +28,7 @@ from tercet.checkpoint.sentence_files import (
 )
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.sparse_modules import SPARSE_MODULES
-from tercet.checkpoint.stack import Stack, check_widths, mean_of_rows, parse_pooling, read_stack
+from tercet.checkpoint.stack import End, Stack, check_widths, mean_of_rows, parse_pooling, read_stack
 from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
 from tercet.checkpoint.weights import Remote, Weights, find_weights
@@ -203,7 +203,8 @@ def _stack(source: Source, notes: list[str], form: LateForm | None) -> tuple[Sta
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
     if inside(folder, "modules.json", said_by="modules.json").is_file():
-        return read_stack(folder, source.remote, late=form is not None), "sentence-transformers"
+        end: End = "vectors" if form is None else "token vectors"
+        return read_stack(folder, source.remote, end=end), "sentence-transformers"
     if form == "colbert":
         return Stack("", ()), "colbert"
     if is_model2vec(folder):

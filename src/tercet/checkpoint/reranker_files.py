@@ -10,15 +10,18 @@ from __future__ import annotations
 __all__ = ["is_reranker", "open_reranker"]
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
-from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
-from tercet.checkpoint.sentence_files import SentenceSettings, text_limit
+from tercet.checkpoint.paths import inside, read_json_file, read_json_object
+from tercet.checkpoint.sentence_files import SentenceSettings, read_sentence_settings, text_limit
 from tercet.checkpoint.source import Source
+from tercet.checkpoint.stack import Stack, check_widths, read_stack
+from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.checkpoint.weights import find_weights
 from tercet.errors import CheckpointError, nearest
 
@@ -47,7 +50,7 @@ _SETTINGS = {*_ONLY, "max_seq_length", "do_lower_case", "unpad_inputs"}
 
 
 def open_reranker(source: Source | str | Path) -> Checkpoint:
-    """What the folder holds, from configurations and headers alone; its head is the only module.
+    """What the folder holds, from configurations and headers alone; the last module makes the scores.
 
     Args:
         source: what `find` gave back, or a folder.
@@ -60,7 +63,10 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
     folder = source.folder
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
-    place = _encoder_path(folder)
+    stack = _stack(source)
+    if stack.modules:
+        return _open_stack(source, stack)
+    place = stack.encoder_path
     start = f"{place}/" if place else ""
     where = folder / f"{start}config.json"
     _refuse_decoders(where)
@@ -147,24 +153,85 @@ def is_reranker(source: Source | str | Path) -> bool:
     return any("classifier." in name for name in names)
 
 
-def _encoder_path(folder: Path) -> str:
-    """Where the encoder is, by modules.json where there is one: a Transformer, and nothing behind it."""
+def _stack(source: Source) -> Stack:
+    """What modules.json describes: a Transformer alone, or one with modules that end in a Dense of scores."""
+    folder = source.folder
     path = inside(folder, "modules.json", said_by="modules.json")
     if not path.is_file():
-        return ""
+        return Stack("", ())
     entries = read_json_file(path)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or not entries:
-        raise CheckpointError(f"{path} is not a list of modules. Fetch or save the model again.")
-    names = [str(entry.get("type")) for entry in entries]
-    place = entries[0].get("path")
-    if len(names) != 1 or names[0].rsplit(".", 1)[-1] != "Transformer" or not isinstance(place, str):
+    names = [str(entry.get("type")) for entry in entries if isinstance(entry, dict)] if entries else []
+    kinds = [name.rsplit(".", 1)[-1] for name in names]
+    if "LogitScore" in kinds:
         raise CheckpointError(
-            f"{path} has the modules {', '.join(name.rsplit('.', 1)[-1] for name in names)}; a reranker is "
-            "one Transformer with a classification head here. If this is a model for embeddings, open it "
-            "with tercet.load; rerankers of other modules run in sentence-transformers alone."
+            f"{path} has a LogitScore: the score is a language model's logit of one token, and language "
+            "models are not supported. A reranker that is an encoder with a classification head, or with "
+            "Pooling and Dense, is. Use sentence-transformers' CrossEncoder for this model."
         )
-    inside(folder, place, said_by=path.name)
-    return plain(place)
+    stack = read_stack(folder, source.remote, end="scores")
+    if stack.modules and not stack.modules[-1].config.get("scores"):
+        raise CheckpointError(
+            f"{path} has the modules {', '.join(kinds)}; a reranker is one Transformer with a classification "
+            "head, or ends in a Dense whose module_output_name is 'scores'. If this is a model for "
+            "embeddings, open it with tercet.load."
+        )
+    return stack
+
+
+def _open_stack(source: Source, stack: Stack) -> Checkpoint:
+    """A CrossEncoder of Transformer, Pooling, and modules that end in a Dense of scores."""
+    folder, place = source.folder, stack.encoder_path
+    top = _object(folder, _TOP)
+    start = f"{place}/" if place else ""
+    where = folder / f"{start}config.json"
+    _refuse_decoders(where)
+    architecture, config = read_encoder_config(folder, place)
+    for module in stack.modules:
+        faults = {
+            "a Dense of scores that is not the last module": module.config.get("scores")
+            and module is not stack.modules[-1],
+            "a Pooling that leaves prompts out": not module.config.get("include_prompt", True),
+            "a WeightedLayerPooling": module.kind == LAYER_POOLING,
+        }
+        for fault, found in faults.items():
+            if found:
+                raise CheckpointError(
+                    f"{folder / module.where} is {fault}, which a reranker cannot have here. "
+                    "Use sentence-transformers for this model."
+                )
+    check_widths(folder, stack, config["hidden_size"])
+    settings = read_sentence_settings(folder, place)
+    weights = find_weights(folder, place, source.remote)
+    tensors, ignored = sort_tensors(weights.tensors)
+    tokenizer_config = _object(folder, f"{start}tokenizer_config.json")
+    tokenizer_file = inside(folder, f"{start}tokenizer.json", said_by="modules.json")
+    max_length, note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
+    last = stack.modules[-1]
+    ending = {"labels": last.config["out_features"], "activation": _activation(folder, where, config, top)}
+    notes = [*stack.notes, *settings.notes, *([note] if note else [])]
+    if ignored:
+        notes.append(f"Not used by a reranker: {', '.join(sorted(ignored))}.")
+    return Checkpoint(
+        folder=folder,
+        name=source.name,
+        layout="reranker",
+        architecture=architecture,
+        config=config,
+        tensors=tensors,
+        modules=(*stack.modules[:-1], replace(last, config={**last.config, **ending})),
+        tokenizer_file=tokenizer_file if tokenizer_file.is_file() else None,
+        tokenizer_config=tokenizer_config,
+        max_length=max_length,
+        lowercase=settings.lowercase,
+        prompts=settings.prompts,
+        default_prompt_name=settings.default_prompt_name,
+        notes=tuple(notes),
+        revision=source.revision,
+        encoder_path=place,
+        file_format=weights.file_format,
+        files=weights.files,
+        ignored=ignored,
+    )
 
 
 def _refuse_decoders(where: Path) -> None:

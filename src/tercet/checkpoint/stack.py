@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["POOLING_MODES", "Stack", "check_widths", "mean_of_rows", "parse_pooling", "read_stack"]
+__all__ = ["POOLING_MODES", "End", "Stack", "check_widths", "mean_of_rows", "parse_pooling", "read_stack"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.late_modules import TOKENS, multi_vector_mask
@@ -37,6 +38,8 @@ _OLD_MODES = {
 POOLING_MODES = tuple(_OLD_MODES.values())
 _FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding")
 _ELSE = "Use sentence-transformers for this model."
+End = Literal["vectors", "token vectors", "scores"]
+_Reader = Callable[[Path, str, Remote | None], ModuleSpec | None]
 # PyLate's only class of its own is a Dense over tokens, with the files that sentence-transformers' has.
 _PYLATE = ("pylate.models.",)
 
@@ -58,8 +61,9 @@ class Stack:
     router: Router | None = None
 
 
-def read_stack(folder: Path, remote: Remote | None = None, *, late: bool = False) -> Stack:
-    """What modules.json describes; `late`: its modules are about the vectors of tokens (late interaction).
+def read_stack(folder: Path, remote: Remote | None = None, *, end: End = "vectors") -> Stack:
+    """What modules.json describes, and what it ends in: vectors of texts, vectors of tokens (late
+    interaction), or scores of pairs.
 
     Raises:
         CheckpointError: a module is not known, its settings are, or its weights do not fit them.
@@ -76,9 +80,9 @@ def read_stack(folder: Path, remote: Remote | None = None, *, late: bool = False
             "Use sentence-transformers for this model."
         )
     if not routers:
-        return _read_chain(folder, remote, path, places, late)
-    if late:
-        raise CheckpointError(f"{path}: a router in a model of late interaction is not supported. {_ELSE}")
+        return _read_chain(folder, remote, path, places, end)
+    if end != "vectors":
+        raise CheckpointError(f"{path}: a router in front of {end} is not supported. {_ELSE}")
     [place] = routers
     router = read_router(folder, places[place][1])
     chains = {
@@ -109,7 +113,7 @@ def _one_encoder(path: Path, chains: Mapping[str, Sequence[tuple[str, str]]]) ->
 
 
 def _read_chain(
-    folder: Path, remote: Remote | None, path: Path, places: Sequence[tuple[str, str]], late: bool = False
+    folder: Path, remote: Remote | None, path: Path, places: Sequence[tuple[str, str]], end: End = "vectors"
 ) -> Stack:
     (first, where), *rest = places
     if first not in _FIRST:
@@ -120,7 +124,7 @@ def _read_chain(
     modules = [mean_of_rows(where)] if first == "StaticEmbedding" else []
     notes: list[str] = []
     pooling_width = None
-    known = _LATE_MODULES if late else _MODULES
+    known = _KNOWN[end]
     for name, relative in rest:
         if name not in known:
             raise CheckpointError(
@@ -190,8 +194,13 @@ def _pooling_width(folder: Path, relative: str) -> int:
     return width
 
 
-def _dense(folder: Path, relative: str, remote: Remote | None, *, about: str = SENTENCE) -> ModuleSpec:
+def _dense(
+    folder: Path, relative: str, remote: Remote | None, *, about: str = SENTENCE, scores: bool = False
+) -> ModuleSpec:
     path, config = module_settings(folder, relative)
+    makes_scores = scores and config.get("module_output_name") == "scores"
+    if makes_scores:
+        del config["module_output_name"]
     settings = {
         "in_features": config.pop("in_features", None),
         "out_features": config.pop("out_features", None),
@@ -220,6 +229,8 @@ def _dense(folder: Path, relative: str, remote: Remote | None, *, about: str = S
         shapes["linear.bias"] = (rows,)
     if settings["use_residual"] and rows != columns:
         shapes["residual.weight"] = (rows, columns)
+    if makes_scores:
+        settings["scores"] = True
     return ModuleSpec("dense", relative, settings, module_weights(folder, relative, remote, shapes))
 
 
@@ -255,7 +266,7 @@ _TAKES = {
     "sparse_auto_encoder": "input_dim",
     **dict.fromkeys(TOKEN_MODULES, "width"),
 }
-_MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
+_MODULES: Mapping[str, _Reader] = {
     "CNN": cnn,
     "LSTM": lstm,
     "WeightedLayerPooling": weighted_layer_pooling,
@@ -269,12 +280,16 @@ _MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] 
     "SparseAutoEncoder": read_sparse_auto_encoder,
 }
 
-# Those of late interaction: there the vectors of tokens are what comes out.
-_LATE_MODULES: Mapping[str, Callable[[Path, str, Remote | None], ModuleSpec | None]] = {
-    "Dense": partial(_dense, about=TOKENS),
-    "Normalize": partial(_normalize, about=TOKENS),
-    "MultiVectorMask": multi_vector_mask,
-    "Dropout": _dropout,
+# Late interaction has vectors of tokens to the end, and no pooling; scores come out of a Dense.
+_KNOWN: Mapping[End, Mapping[str, _Reader]] = {
+    "vectors": _MODULES,
+    "token vectors": {
+        "Dense": partial(_dense, about=TOKENS),
+        "Normalize": partial(_normalize, about=TOKENS),
+        "MultiVectorMask": multi_vector_mask,
+        "Dropout": _dropout,
+    },
+    "scores": {**_MODULES, "Dense": partial(_dense, scores=True)},
 }
 
 

@@ -37,7 +37,7 @@ class Call:
 
 def default_activation(checkpoint: Checkpoint) -> str:
     """The name that the checkpoint gives; else a sigmoid of one label and the logits of several."""
-    config = checkpoint.modules[0].config
+    config = checkpoint.modules[-1].config
     name: str | None = config["activation"]
     if name is None:
         name = "Sigmoid" if config["labels"] == 1 else "Identity"

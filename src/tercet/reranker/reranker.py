@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tercet.batch import Batch
-from tercet.checkpoint.layout import Checkpoint
+from tercet.checkpoint.layout import Checkpoint, ModuleSpec
 from tercet.embedder.options import limited, positive_integer
 from tercet.embedder.recomputing import not_finite, recomputed
 from tercet.engines import ENGINES
@@ -23,7 +23,7 @@ from tercet.engines.forks import stand_alone
 from tercet.errors import InputError, NonFiniteError, nearest
 from tercet.model import position_limit
 from tercet.modules import MODULES
-from tercet.modules.classification import Classification
+from tercet.modules.chain import DenseChain, dense_chain
 from tercet.precision.plan import Plan
 from tercet.reranker.options import Call, activation_of, default_activation, truncation_of
 from tercet.reranker.pairs import Pair, windows
@@ -85,15 +85,11 @@ class Reranker:
         self._told = False
         self.activation = default_activation(checkpoint) if activation is None else activation
         activation_of(self.activation)
-        [spec] = checkpoint.modules
-        self.num_labels: int = spec.config["labels"]
+        self.num_labels: int = checkpoint.modules[-1].config["labels"]
         self._typed = self._pairs.has_types and _takes_types(checkpoint)
-        width = int(checkpoint.config["hidden_size"])
-        head = MODULES[spec.kind](
-            spec, width, lambda name: checkpoint.read(spec.tensors[name], plan.precision.heads)
-        )
+        head = _head(checkpoint, plan)
         self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
-        self._head = cast(Classification, head.requires_grad_(False).eval().to(self._engine.device))
+        self._head = head.requires_grad_(False).eval().to(self._engine.device)
         # Everything that is needed was read; what a legacy file still holds in memory is let go.
         checkpoint.close()
 
@@ -266,8 +262,7 @@ class Reranker:
             if bad := not_finite(hidden, batch):
                 again = partial(recomputed, checkpoint=self.checkpoint, scheme=self.plan.scheme)
                 hidden = again(hidden, batch, bad, first=begin, kind="pair")
-            starts = torch.tensor([0, *accumulate(batch.lengths[:-1])], device=hidden.device)
-            scores = call.activation(self._head(hidden[starts])).to("cpu", torch.float32)
+            scores = call.activation(self._logits(hidden, batch)).to("cpu", torch.float32)
         wrong = (~torch.isfinite(scores).all(dim=1)).nonzero()
         if len(wrong):
             raise NonFiniteError(
@@ -275,6 +270,29 @@ class Reranker:
                 f"{self.checkpoint.folder} is damaged. Fetch the model again."
             )
         return scores
+
+    def _logits(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(pairs, labels) of packed token vectors, in the heads' dtype."""
+        if isinstance(self._head, DenseChain):
+            found: Tensor = self._head(hidden, batch.to(self._engine.device), self.plan.precision.heads.torch)
+            return found
+        starts = torch.tensor([0, *accumulate(batch.lengths[:-1])], device=hidden.device)
+        logits: Tensor = self._head(hidden[starts])
+        return logits
+
+
+def _head(checkpoint: Checkpoint, plan: Plan) -> nn.Module:
+    """The classification head, or the chain of modules that ends in scores; weights on the CPU."""
+
+    def build(spec: ModuleSpec, width: int) -> nn.Module:
+        return MODULES[spec.kind](
+            spec, width, lambda name: checkpoint.read(spec.tensors[name], plan.precision.heads)
+        )
+
+    hidden = int(checkpoint.config["hidden_size"])
+    if len(checkpoint.modules) == 1:
+        return build(checkpoint.modules[0], hidden)
+    return dense_chain(checkpoint.modules, hidden, build, str(checkpoint.folder))
 
 
 def _takes_types(checkpoint: Checkpoint) -> bool:
