@@ -74,6 +74,19 @@ class TensorReader:
         """The tensor on the CPU exactly as it is stored."""
         return self._source(info)[0]
 
+    def part(self, info: TensorInfo, start: int, stop: int) -> Tensor:
+        """Some numbers of the flattened tensor as stored: a copy; the pages of the file are given back.
+
+        Raises:
+            CheckpointError: the file is gone or changed.
+        """
+        source, mapped = self._source(info)
+        view = source.reshape(-1)[start:stop]
+        made = view.clone()
+        if mapped:
+            _give_back(view)
+        return made
+
     def release(self, info: TensorInfo) -> None:
         """Give back the memory pages of a tensor that was copied; reading it again reads the file."""
         if info.file in self._maps or info.file in self._torch_files:

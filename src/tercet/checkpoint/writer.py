@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["TensorPlan", "save_checkpoint", "write_aside", "write_tensors"]
+__all__ = [
+    "TensorPlan",
+    "WritePart",
+    "copy_settings",
+    "open_tensors",
+    "save_checkpoint",
+    "write_aside",
+    "write_tensors",
+]
 
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
@@ -25,6 +33,8 @@ from tercet.precision.dtype import DType
 
 # name -> torch's name of the dtype, shape
 TensorPlan = Mapping[str, tuple[str, tuple[int, ...]]]
+# (name, place of the first number in the flattened tensor, numbers) -> written
+WritePart = Callable[[str, int, Tensor], None]
 
 _SHARD_BYTES = 5_000_000_000
 # Files beside the weights that belong to a model.
@@ -52,6 +62,29 @@ def write_tensors(
         OutputError: the tensors are not those of the plan.
         OSError: the disk is full or not writable; `write_aside` makes it an OutputError.
     """
+    seen: set[str] = set()
+    with open_tensors(folder, plan, max_shard_bytes=max_shard_bytes) as (write, files):
+        for key, tensor in tensors:
+            found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            if key in seen or found != plan.get(key):
+                raise OutputError(
+                    f"{key!r} came as {found}, planned was {plan.get(key)}, or it came twice. "
+                    "Nothing was written."
+                )
+            seen.add(key)
+            write(key, 0, tensor)
+    return files
+
+
+@contextmanager
+def open_tensors(
+    folder: Path, plan: TensorPlan, *, max_shard_bytes: int = _SHARD_BYTES
+) -> Iterator[tuple[WritePart, tuple[Path, ...]]]:
+    """What writes tensors part by part into the shards of `write_tensors`, and the files.
+
+    Raises:
+        OutputError: a part is of another dtype or leaves its tensor, or numbers of the plan never came.
+    """
     shards = _shards(plan, max_shard_bytes)
     names = (
         ["model.safetensors"]
@@ -59,24 +92,30 @@ def write_tensors(
         else [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     )
     places: dict[str, tuple[BinaryIO, int]] = {}
+    left = {key: prod(shape) for key, (_, shape) in plan.items()}
     with ExitStack() as opened:
         for name, members in zip(names, shards, strict=True):
             opened_file = opened.enter_context((folder / name).open("wb"))
             header, offsets = _header({key: plan[key] for key in members})
             opened_file.write(header)
             places |= {key: (opened_file, offset) for key, offset in offsets.items()}
-        for key, tensor in tensors:
-            found = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-            if key not in places or found != plan[key]:
+
+        def write(key: str, first: int, numbers: Tensor) -> None:
+            dtype, shape = plan[key]
+            given = str(numbers.dtype).removeprefix("torch.")
+            if given != dtype or not 0 <= first <= first + numbers.numel() <= prod(shape):
                 raise OutputError(
-                    f"{key!r} came as {found}, planned was {plan.get(key)}, or it came twice. "
-                    "Nothing was written."
+                    f"{key!r}: {numbers.numel()} numbers in {given} from {first} on, planned was {plan[key]}."
                 )
-            file, offset = places.pop(key)
-            file.seek(offset)
-            file.write(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    if places:
-        raise OutputError(f"{next(iter(places))!r} was planned and never came ({len(places)} such).")
+            file, offset = places[key]
+            file.seek(offset + first * numbers.element_size())
+            file.write(numbers.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+            left[key] -= numbers.numel()
+
+        yield write, tuple(folder / name for name in names)
+    missing = [key for key, count in left.items() if count or key not in places]
+    if missing:
+        raise OutputError(f"{missing[0]!r} was planned and never came ({len(missing)} such).")
     if len(shards) > 1:
         total = sum(_num_bytes(entry) for entry in plan.values())
         weight_map = {key: name for name, members in zip(names, shards, strict=True) for key in members}
@@ -84,26 +123,34 @@ def write_tensors(
             folder / "model.safetensors.index.json",
             {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
         )
-    return tuple(folder / name for name in names)
 
 
 @contextmanager
-def write_aside(folder: Path) -> Iterator[Path]:
+def write_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A new folder beside `folder` that takes its name when the block ends well, else vanishes.
+
+    With `overwrite` what `folder` held before goes then, all of it.
 
     Raises:
         OutputError: `folder` holds files already, or the disk is full or not writable.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if used and not (overwrite and folder.is_dir() and not folder.is_symlink()):
         raise OutputError(f"{folder} exists and is not an empty folder. Name a new one; nothing was written.")
     aside = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
     try:
         aside.mkdir(parents=True)
         try:
             yield aside
-            if folder.exists():
-                folder.rmdir()
-            aside.rename(folder)
+            if used:
+                before = aside.with_suffix(".old")
+                folder.rename(before)
+                aside.rename(folder)
+                shutil.rmtree(before)
+            else:
+                if folder.exists():
+                    folder.rmdir()
+                aside.rename(folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -139,7 +186,7 @@ def save_checkpoint(
         )
     with write_aside(folder) as aside:
         for relative in _folders(checkpoint):
-            _copy_settings(checkpoint.folder, relative, aside)
+            copy_settings(checkpoint.folder, relative, aside)
         body = [*checkpoint.tensors.values(), *checkpoint.ignored.values()]
         _write_settings(checkpoint, aside, dtype)
         _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)
@@ -229,7 +276,8 @@ def _folders(checkpoint: Checkpoint) -> list[str]:
     return list(found)
 
 
-def _copy_settings(root: Path, relative: str, target: Path) -> None:
+def copy_settings(root: Path, relative: str, target: Path) -> None:
+    """Copies what belongs to a model beside its weights from one folder of it into the same of `target`."""
     source = inside(root, relative, said_by="modules.json")
     (target / relative).mkdir(parents=True, exist_ok=True)
     if not source.is_dir():

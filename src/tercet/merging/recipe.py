@@ -331,8 +331,8 @@ def _model(value: Any, where: str) -> ModelName:
         named = given.get("model")
         path_only = {"path": named} if isinstance(named, str) else named
         inner = _mapping(path_only, where, "a model", {"path", "revision"})
-        lora = given.get("lora")
-        adapter = lora.get("path") if isinstance(lora, Mapping) else lora
+        given_lora = given.get("lora")
+        adapter = given_lora.get("path") if isinstance(given_lora, Mapping) else given_lora
         return ModelName(_text(inner, "path", where), inner.get("revision"), adapter)
     raise InputError(f"{where}: the model is {value!r}, expected a folder or an id such as BAAI/bge-m3.")
 

@@ -22,7 +22,7 @@ from tercet.merging.method import Chunk, Pass
 Keys = Callable[[Chunk], Sequence[Tensor]]
 
 _DIGITS = (45, 27, 9, 0)  # the lowest bit of each digit; the 63 bits are cut into 18, 18, 18 and 9
-_COLLECTED = 3 << 19  # 12 MiB
+_COLLECTED = 1 << 19  # 4 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,8 @@ def kth_largest(
     lists = yield Pass(_collecting(keys, wanted, prefixes, known), _joined)
     found = []
     for k, candidates in zip(remaining, lists, strict=True):
-        joined = torch.cat(candidates)
-        bits = int(joined.kthvalue(len(joined) - k + 1).values)
-        found.append(Largest(bits, k - int((joined > bits).sum()), int((joined == bits).sum())))
+        bits = int(candidates.kthvalue(len(candidates) - k + 1).values)
+        found.append(Largest(bits, k - int((candidates > bits).sum()), int((candidates == bits).sum())))
     return found
 
 
@@ -131,37 +130,38 @@ def _counting(
     keys: Keys, wanted: Sequence[tuple[int, int]], prefixes: Sequence[int], known: int, digit: int
 ) -> Callable[[Chunk], Tensor]:
     """(questions, values of the digit) how many numbers that share the known bits have each value."""
-    fixed = tuple(prefixes)
+    asked = [(stream, prefix) for (stream, _), prefix in zip(wanted, prefixes, strict=True)]
 
     def statistics(chunk: Chunk) -> Tensor:
         streams = [_bits(key).reshape(-1) for key in keys(chunk)]
-        rows = []
-        for (stream, _), prefix in zip(wanted, fixed, strict=True):
+        rows: dict[tuple[int, int], Tensor] = {}
+        for stream, prefix in dict.fromkeys(asked):
             bits = streams[stream]
             if known < 63:
                 bits = bits[bits >> known == prefix]
             values = (bits >> digit) & ((1 << (known - digit)) - 1)
-            rows.append(torch.bincount(values, minlength=1 << (known - digit)))
-        return torch.stack(rows)
+            rows[stream, prefix] = torch.bincount(values, minlength=1 << (known - digit))
+        return torch.stack([rows[one] for one in asked])
 
     return statistics
 
 
 def _collecting(
     keys: Keys, wanted: Sequence[tuple[int, int]], prefixes: Sequence[int], known: int
-) -> Callable[[Chunk], list[list[Tensor]]]:
+) -> Callable[[Chunk], list[Tensor]]:
     """Of each question the numbers that share its known bits."""
     fixed = tuple(prefixes)
 
-    def statistics(chunk: Chunk) -> list[list[Tensor]]:
+    def statistics(chunk: Chunk) -> list[Tensor]:
         streams = [_bits(key).reshape(-1) for key in keys(chunk)]
         chosen = [streams[stream] for stream, _ in wanted]
         if known == 63:
-            return [[bits] for bits in chosen]
-        return [[bits[bits >> known == prefix]] for bits, prefix in zip(chosen, fixed, strict=True)]
+            return chosen
+        return [bits[bits >> known == prefix] for bits, prefix in zip(chosen, fixed, strict=True)]
 
     return statistics
 
 
-def _joined(left: list[list[Tensor]], right: list[list[Tensor]]) -> list[list[Tensor]]:
-    return [[*one, *other] for one, other in zip(left, right, strict=True)]
+def _joined(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
+    # at once: many small pieces that stay between large ones that go would keep the memory of both
+    return [torch.cat(pair) for pair in zip(left, right, strict=True)]

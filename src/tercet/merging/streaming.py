@@ -18,8 +18,8 @@ from tercet.merging.methods import METHODS
 # Makes the chunks of a tensor; called once a pass, and gives the same ones each time.
 Chunks = Callable[[], Iterable[Chunk]]
 
-# Of all inputs of a chunk together; float64 and the intermediate results of a method make it some 100 MiB.
-_CHUNK_NUMBERS = 1 << 20
+# Of all inputs of a chunk together: 4 MiB in float64, and some ten times that in the middle of a method.
+_CHUNK_NUMBERS = 1 << 19
 
 
 def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:

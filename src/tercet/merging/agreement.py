@@ -1,0 +1,135 @@
+"""What the merged models must have in common beside the names of their tensors: settings and vocabulary."""
+
+from __future__ import annotations
+
+__all__ = ["check_agreement"]
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tercet.checkpoint.hashing import hash_file
+from tercet.checkpoint.paths import inside
+from tercet.checkpoint.sentence_files import read_sentence_settings
+from tercet.checkpoint.stack import read_stack
+from tercet.errors import CheckpointError
+from tercet.merging.folder import ModelFolder
+
+# Settings of config.json by which the same weights mean something else.
+_MEANING = (
+    "model_type",
+    "hidden_size",
+    "hidden_act",
+    "hidden_activation",
+    "activation",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "layer_norm_eps",
+    "rms_norm_eps",
+    "norm_eps",
+    "position_embedding_type",
+    "rope_theta",
+    "rope_scaling",
+    "local_attention",
+    "global_attn_every_n_layers",
+    "sliding_window",
+    "pad_token_id",
+    "num_labels",
+)
+_MAX_TOKENIZER_BYTES = 256 << 20
+
+
+def check_agreement(
+    models: Sequence[ModelFolder], chosen: ModelFolder | None, donor: ModelFolder
+) -> list[str]:
+    """Notes on differences that were decided by `chosen`, the model whose settings are to be taken.
+
+    Raises:
+        CheckpointError: models differ in a setting or in their vocabulary and none was chosen.
+    """
+    differences: list[str] = []
+    for other in models:
+        if other is not donor:
+            differences += _in_config(donor, other)
+    with_modules = [model for model in models if model.has_modules]
+    for other in with_modules[1:]:
+        differences += _in_modules(with_modules[0], other)
+    if differences and chosen is None:
+        raise CheckpointError(
+            "The models differ in what their weights mean:\n  "
+            + "\n  ".join(differences[:12])
+            + "\nSay whose settings the result shall have: settings_from: <one of the models>."
+        )
+    for other in models:
+        if other is not donor:
+            _check_vocabulary(donor, other)
+    return [f"{one}; those of {donor.name} were taken." for one in differences]
+
+
+def _in_config(left: ModelFolder, right: ModelFolder) -> list[str]:
+    return [
+        f"config.json: {key} is {left.config[key]!r} in {left.name}, {right.config[key]!r} in {right.name}"
+        for key in _MEANING
+        if key in left.config and key in right.config and left.config[key] != right.config[key]
+    ]
+
+
+def _in_modules(left: ModelFolder, right: ModelFolder) -> list[str]:
+    found = []
+    before, after = _described(left), _described(right)
+    for key in dict.fromkeys([*before, *after]):
+        if before.get(key) != after.get(key):
+            one, other = before.get(key, "not there"), after.get(key, "not there")
+            found.append(f"{key} is {one} in {left.name}, {other} in {right.name}")
+    return found
+
+
+def _described(model: ModelFolder) -> dict[str, Any]:
+    """The modules' settings and the sentence settings, under names that do not depend on versions."""
+    stack = read_stack(model.folder)
+    chains = {route: part.modules for route, part in stack.routes.items()} or {"": stack.modules}
+    found: dict[str, Any] = {}
+    for route, chain in chains.items():
+        for number, spec in enumerate(chain, start=1):
+            shown = json.dumps(dict(spec.config), sort_keys=True, default=str)
+            found[f"module {number}{f' of {route}' if route else ''}"] = f"{spec.kind} {shown}"
+    settings = read_sentence_settings(model.folder, model.encoder_path, task=None)
+    for key in ("prompts", "default_prompt_name", "max_seq_length", "lowercase", "truncate_dim"):
+        found[key] = repr(getattr(settings, key))
+    return found
+
+
+def _check_vocabulary(left: ModelFolder, right: ModelFolder) -> None:
+    files = [
+        inside(model.folder, f"{model.encoder_path}/tokenizer.json".lstrip("/"), said_by="modules.json")
+        for model in (left, right)
+    ]
+    if not all(file.is_file() for file in files) or hash_file(files[0]) == hash_file(files[1]):
+        return
+    first, second = (_vocabulary(file) for file in files)
+    if first == second:
+        return
+    differing = [token for token, number in first.items() if second.get(token) != number]
+    differing += [token for token in second if token not in first]
+    raise CheckpointError(
+        f"{files[0]} and {files[1]} differ in {len(differing):,} of {max(len(first), len(second)):,} tokens "
+        f"({', '.join(map(repr, differing[:4]))}): a row of one table is another word in the other. Merge "
+        "models with one vocabulary; rows are not yet put in order by token."
+    )
+
+
+def _vocabulary(file: Path) -> dict[str, int]:
+    if file.stat().st_size > _MAX_TOKENIZER_BYTES:
+        raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes: too large for a tokenizer.")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        words = found["model"]["vocab"]
+        if isinstance(words, list):  # unigram: tokens with their scores, in order
+            made = {entry[0]: number for number, entry in enumerate(words)}
+        else:
+            made = dict(words)
+        made |= {entry["content"]: entry["id"] for entry in found.get("added_tokens") or ()}
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not a tokenizer as it is written today ({error}).") from error
+    return made
