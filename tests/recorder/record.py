@@ -37,6 +37,7 @@ from recorder import (  # noqa: E402
     real_texts,
     record_flag_calls,
     record_late,
+    record_losses,
     record_merging,
     record_rerankers,
     record_sentence_calls,
@@ -92,6 +93,7 @@ def main() -> None:
         _save(out / "rerankers.npz", record_rerankers.record(folder))
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
+    _save(out / "losses.npz", record_losses.record())
     _save(out / "merging.npz", record_merging.record())
     _save(out / "minilm.npz", _minilm(texts))
     _save(out / "evaluation.npz", _evaluation(texts))
