@@ -17,6 +17,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from tercet.checkpoint.writer import write_aside
@@ -34,6 +36,7 @@ MINILM = {"hidden": 384, "layers": 6, "heads": 12, "intermediate": 1536, "max_po
 SMALL = {"hidden": 32, "layers": 2, "heads": 4, "intermediate": 64, "max_positions": 514}
 # A table has nothing but its rows: as wide as model2vec's.
 TABLE_WIDTH = 256
+LATE_WIDTH = 128
 
 Sizes = dict[str, Any]
 Writer = Callable[[Path, Sizes], object]
@@ -65,6 +68,77 @@ def _routes(sizes: Sizes) -> tiny_modules.Part:
     )
 
 
+def _late(folder: Path, sizes: Sizes) -> None:
+    """MultiVectorEncoder: Dense to 128 over tokens, all of which are kept, and Normalize."""
+    tiny.write_checkpoint(folder, "bert", layout="sentence-transformers", modules=(), **sizes)
+    over_tokens = dict.fromkeys(("module_input_name", "module_output_name"), "token_embeddings")
+    dense = {
+        "in_features": sizes["hidden"],
+        "out_features": LATE_WIDTH,
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+        **over_tokens,
+    }
+    weight = tiny_modules.normal("late", (LATE_WIDTH, sizes["hidden"]))
+    _add(folder, "base.modules.dense.Dense", dense, {"linear.weight": weight})
+    _add(folder, "multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask", {})
+    _add(folder, "base.modules.normalize.Normalize", over_tokens)
+    _type(folder, "MultiVectorEncoder")
+
+
+def _csr(folder: Path, sizes: Sizes) -> None:
+    """SparseEncoder: mean pooling and SparseAutoEncoder."""
+    tiny.write_checkpoint(folder, "bert", layout="sentence-transformers", modules=("pooling",), **sizes)
+    hidden, width = sizes["hidden"], 4 * sizes["hidden"]
+    settings = {
+        "input_dim": hidden,
+        "hidden_dim": width,
+        "k": 32,
+        "k_aux": 64,
+        "normalize": False,
+        "dead_threshold": 30,
+    }
+    tensors = {
+        "decoder.linear.weight": tiny_modules.normal("csr.weight", (width, hidden)),
+        "latent_bias": tiny_modules.normal("csr.latent", (width,)),
+        "pre_bias": tiny_modules.normal("csr.pre", (hidden,)),
+        "stats_last_nonzero": torch.zeros(width, dtype=torch.int64),
+    }
+    # As safetensors writes a tensor that the module has under two names.
+    twice = {"encoder.weight": "decoder.linear.weight"}
+    reference = "sparse_encoder.modules.sparse_auto_encoder.SparseAutoEncoder"
+    _add(folder, reference, settings, tensors, twice)
+    _type(folder, "SparseEncoder")
+
+
+def _add(
+    folder: Path,
+    reference: str,
+    settings: dict[str, Any],
+    tensors: dict[str, torch.Tensor] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """One more module at the end of a stack, of a class of sentence-transformers."""
+    path = folder / "modules.json"
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    place = f"{len(entries)}_{reference.rpartition('.')[2]}"
+    entry = {"idx": len(entries), "name": str(len(entries)), "path": place}
+    entries.append({**entry, "type": f"sentence_transformers.{reference}"})
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    (folder / place).mkdir()
+    (folder / place / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    if tensors:
+        save_file(tensors, folder / place / "model.safetensors", metadata=metadata or {"format": "pt"})
+
+
+def _type(folder: Path, name: str) -> None:
+    """Say which class of sentence-transformers a folder is of."""
+    path = folder / "config_sentence_transformers.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings |= {"model_type": name, "similarity_fn_name": None}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+
+
 WRITERS: dict[str, Writer] = {
     "normalize": _stack("bert", "pooling", "normalize"),
     "dense": _stack("bert", "pooling", ("dense", {"out_features": 256}), "normalize"),
@@ -83,6 +157,8 @@ WRITERS: dict[str, Writer] = {
     "electra": _stack("electra", "pooling", "normalize"),
     "static": lambda folder, sizes: static_models.write_static(folder),
     "splade": lambda folder, sizes: tiny_sparse.write_splade(folder, "distilbert", **sizes),
+    "csr": _csr,
+    "late": _late,
     "cross_encoder": lambda folder, sizes: tiny_reranker.write_reranker(folder, "bert", **sizes),
     "flag_model": lambda folder, sizes: tiny.write_checkpoint(folder, "bert", **sizes),
     "bge_m3": lambda folder, sizes: tiny.write_checkpoint(folder, "xlm-roberta", layout="bge-m3", **sizes),

@@ -49,6 +49,8 @@ STACKS = {
         Stack("electra", "ELECTRA", _ST),
         Stack("static", "StaticEmbedding, 256 wide", _ST, multiplies=False),
         Stack("splade", "SPLADE on DistilBERT", _ST, "SparseEncoder", "sparse"),
+        Stack("csr", "SparseAutoEncoder, 1,536 wide, 32 kept", _ST, "SparseEncoder", "sparse"),
+        Stack("late", "token vectors, 128 wide", _ST, "MultiVectorEncoder", "late"),
         Stack("cross_encoder", "reranker on BERT", _ST, "CrossEncoder", "pairs"),
         Stack("flag_model", "first token of BERT", _FE, "FlagModel"),
         Stack("bge_m3", "BGE-M3's three outputs", _FE, "BGEM3FlagModel", "three"),

@@ -276,7 +276,7 @@ def compared(
     engines: Iterable[Engine],
     request: dict[str, Any],
 ) -> None:
-    """Each engine's first run, which warms it up; its outputs are held against the peer's."""
+    """Each engine's first runs, which warm it up; its outputs are held against the peer's."""
     import numpy as np
 
     folder = models.BENCH / "vectors" / bench.store.key
@@ -286,8 +286,11 @@ def compared(
         if engine.name not in residents:
             continue
         path = folder / f"stack-{stack.name}-{engine.name}.npy"
+        asked = {**request, **engine.options}
         try:
-            residents[engine.name].ask(do="run", **request, **engine.options, save=str(path))
+            residents[engine.name].ask(do="run", **asked)
+            # The peer's CNN and LSTM see the padding of a batch: each text is in one of its own.
+            residents[engine.name].ask(do="run", **asked, save=str(path), batch_size=1)
         except TimeUpError:
             raise
         except WorkerError as error:

@@ -12,6 +12,7 @@ import tercet
 import tiny
 import tiny_reranker
 import tiny_sparse
+from recorder import late_cases
 from tiny_modules import (
     cnn,
     dense,
@@ -39,6 +40,8 @@ DRIFT = {
     # Behind a ReLU, a row is shorter than what it is made of; BGE-M3's has a few numbers alone.
     "lexical weights": {"float32": 1e-5, "float16": 2e-2, "bfloat16": 2e-1},
     "splade": {"float32": 4e-6, "float16": 1e-2, "bfloat16": 5e-2},
+    # Of eight numbers each, and the worst of hundreds.
+    "token vectors": {"float32": 4e-6, "float16": 1e-2, "bfloat16": 8e-2},
     "scores": {"float32": 5e-6, "float16": 1e-2, "bfloat16": 8e-2},
     # Nothing but the rounding of each number to 11 bits or to 8.
     "table": {"float32": 1e-6, "float16": 5e-4, "bfloat16": 4e-3},
@@ -94,6 +97,12 @@ def weights(folder, precision):
     return model.plan, {"sparse": laid_out(model.encode(TEXTS).sparse)}
 
 
+def late(folder, precision):
+    model = tercet.load(folder, precision=precision, device="cpu")
+    both = (encode(TEXTS).multivector.vectors for encode in (model.encode_query, model.encode_document))
+    return model.plan, {"token vectors": torch.cat(list(both))}
+
+
 def scores(folder, precision):
     model = tercet.load_reranker(folder, precision=precision, device="cpu")
     # One row: how near each score is beside the largest.
@@ -122,6 +131,9 @@ STACKS: dict[str, tuple[Callable, Callable]] = {
     "bge-m3": (partial(tiny.write_checkpoint, architecture="xlm-roberta", layout="bge-m3"), three),
     "splade": (tiny_sparse.write_splade, weights),
     "splade, sums": (partial(tiny_sparse.write_splade, architecture="distilbert", strategy="sum"), weights),
+    "csr": (tiny_sparse.write_csr, weights),
+    "late interaction": (partial(late_cases.write, name="multi-vector"), late),
+    "colbert": (partial(late_cases.write, name="colbert"), late),
     "table": (partial(static_models.write_static, modules=()), vectors),
     "table, then dense": (partial(static_models.write_static, modules=("dense", "normalize")), vectors),
     "reranker, bert": (partial(tiny_reranker.write_reranker, architecture="bert"), scores),

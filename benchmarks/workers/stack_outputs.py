@@ -1,7 +1,7 @@
 """What the workers of stacks share: pairs of texts, and outputs of all kinds as one row of numbers.
 
 A request's "call" says what is asked for: "encode", "query" (the route of queries), "sparse", "three" (dense,
-lexical and token vectors), "pairs" (scores of a text with the next one).
+lexical and token vectors), "late" (token vectors of documents), "pairs" (scores of a text with the next one).
 """
 
 from __future__ import annotations

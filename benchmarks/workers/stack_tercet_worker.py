@@ -40,6 +40,8 @@ class StackTercetWorker:
             return self.model.encode_query(texts, max_length=length).numpy().dense
         if call == "encode":
             return self.model.encode(texts, max_length=length).numpy().dense
+        if call == "late":
+            return self.model.encode_document(texts).numpy().multivector.vectors
         outputs = ("sparse",) if call == "sparse" else ALL
         found = self.model.encode(texts, outputs=outputs, max_length=length)
         arrays = found.numpy()

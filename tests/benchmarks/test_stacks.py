@@ -36,8 +36,12 @@ def test_every_stack_is_made_and_loaded_by_what_its_worker_calls(name, tmp_path)
         assert len(tercet.load_reranker(tmp_path, **options).score(pairs)) == 2
         return
     model = tercet.load(tmp_path, **options)
-    outputs = {"sparse": ("sparse",), "three": ("dense", "sparse", "multivector")}.get(call, ("dense",))
-    encode = model.encode_query if call == "query" else model.encode
+    outputs = {
+        "sparse": ("sparse",),
+        "three": ("dense", "sparse", "multivector"),
+        "late": ("multivector",),
+    }.get(call, ("dense",))
+    encode = {"query": model.encode_query, "late": model.encode_document}.get(call, model.encode)
     found = encode(["the cat"], outputs=outputs)
     assert all(getattr(found, output) is not None for output in outputs)
 

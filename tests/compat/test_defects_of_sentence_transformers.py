@@ -279,6 +279,15 @@ def test_the_company_of_a_text_changes_no_digit_that_counts(tmp_path):
         np.testing.assert_allclose(model.encode(TEXTS), alone, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("dtype", [None, "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("part", [tiny_modules.lstm(8), tiny_modules.cnn(6)], ids=["LSTM", "CNN"])
+def test_modules_over_tokens_embed_a_text_alone_as_in_a_batch(part, dtype, tmp_path):
+    """There: LSTM behind a Transformer is a KeyError, and CNN reads the padding of a batch."""
+    model = opened(tiny_modules.write_stack(tmp_path, (part, tiny_modules.pooling())), dtype)
+    alone = np.stack([model.encode(text) for text in TEXTS])
+    np.testing.assert_allclose(model.encode(TEXTS), alone, rtol=1e-5, atol=1e-5)
+
+
 def test_texts_that_were_cut_are_told_of(tmp_path, caplog):
     """There: cut without a word."""
     opened(stack(tmp_path, *STACK), "float32").encode(["the cat " * 200, "a"])
