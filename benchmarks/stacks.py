@@ -151,11 +151,18 @@ def run(
     try:
         _probe(bench, names[0], small=small)
         for name in names:
-            measured(bench, STACKS[name], engines_of(STACKS[name], schemes), rounds, small=small)
+            try:
+                measured(bench, STACKS[name], engines_of(STACKS[name], schemes), rounds, small=small)
+            except TimeUpError:
+                raise
+            except WorkerError as error:
+                # One worker that ends is no reason to measure no other stack.
+                measure.say(str(error))
+                bench.note(kind="failure", stack=name, engine=error.engine, reason=error.words)
     except TimeUpError as error:
         measure.say(str(error))
         bench.cut = True
-    except measure.StoppedError as error:
+    except (measure.StoppedError, WorkerError) as error:
         return str(error)
     if bench.cut:
         return "The time was up before all was measured. Run the same again: it goes on from here."
@@ -191,9 +198,9 @@ def measured(
         for engine in engines:
             if not bench.fits(15.0):
                 return
-            process = loaded(bench, stack, engine, request)
+            process = loaded(bench, stack, engine, request, exits)
             if process is not None:
-                residents[engine.name] = exits.enter_context(process)
+                residents[engine.name] = process
         if "peer" in residents:
             compared(bench, stack, residents, engines, request)
         for attempt in range(rounds * (1 + bench.patience)):
@@ -217,11 +224,11 @@ def _once(process: WorkerProcess, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def loaded(
-    bench: measure.Bench, stack: Stack, engine: Engine, request: dict[str, Any]
+    bench: measure.Bench, stack: Stack, engine: Engine, request: dict[str, Any], exits: ExitStack
 ) -> WorkerProcess | None:
     """A process with the model, whose peak while it loaded is kept; None where the scheme does not run here.
 
-    What Tercet packs once is packed by a start before, which is not measured.
+    What Tercet packs once is packed by a start before, which is not measured. `exits` ends the process.
     """
     key = {"stack": stack.name, "engine": engine.name}
     asked = {**request, **engine.options}
@@ -232,7 +239,9 @@ def loaded(
             if answered(bench, stack, process, asked, key) is None:
                 return None
         bench.keep(kind="packed", **key)
-    process = WorkerProcess(engine, log, measure.CACHE, watch_memory=True, until=bench.end)
+    process = exits.enter_context(
+        WorkerProcess(engine, log, measure.CACHE, watch_memory=True, until=bench.end)
+    )
     answer = answered(bench, stack, process, asked, key)
     if answer is None:
         process.close()

@@ -137,3 +137,24 @@ def test_the_peer_is_first_and_schemes_may_be_chosen():
     for stack in STACKS.values():
         assert [engine.name for engine in engines_of(stack)] == ["peer", *SCHEMES]
         assert [engine.name for engine in engines_of(stack, ("int8",))] == ["peer", "int8"]
+
+
+def test_a_failure_that_went_right_later_is_told_no_more(store):
+    store.add(kind="failure", stack="splade", engine="float32", reason="the worker ended")
+    assert "the worker ended" in text_of(store, "")
+    assert "the worker ended" not in text_of(filled(store), "")
+
+
+def test_a_worker_that_ends_is_a_failure_and_the_next_stack_is_measured(store, monkeypatch):
+    tried = []
+
+    def measured(bench, stack, engines, rounds, *, small):
+        tried.append(stack.name)
+        if stack.name == "cnn":
+            raise WorkerError("peer", "the worker ended")
+
+    monkeypatch.setattr(stacks, "measured", measured)
+    monkeypatch.setattr(stacks, "_probe", lambda *given, **options: None)
+    assert stacks.run(Bench(store), ("cnn", "lstm"), ("float32",), 1, small=True) == ""
+    assert tried == ["cnn", "lstm"]
+    assert store.find(kind="failure", stack="cnn", engine="peer")
