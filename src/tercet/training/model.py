@@ -1,0 +1,290 @@
+"""The model that is trained: an encoder and heads with float32 weights of their own, and their gradients."""
+
+from __future__ import annotations
+
+__all__ = ["Trainable", "open_trainable"]
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as computed_twice
+
+from tercet.batch import Batch
+from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.layout import Checkpoint, ModuleSpec, open_checkpoint
+from tercet.checkpoint.source import find
+from tercet.embeddings import MultiVectors
+from tercet.encoders import Encoder
+from tercet.errors import CheckpointError, InputError
+from tercet.layers.mixing import outcome
+from tercet.model import Heads, load_encoder
+from tercet.modules.colbert_linear import ColbertLinear
+from tercet.modules.dense_layer import Dense
+from tercet.modules.layer_norm import LayerNorm
+from tercet.modules.sparse_linear import SparseLinear
+from tercet.precision.dtype import DType
+from tercet.text.tokenizer import Tokenizer
+from tercet.training.dropout import add_dropout
+from tercet.training.outputs import Outputs
+from tercet.training.recipe import HeadRecipe
+from tercet.training.sparse_scores import pool_tokens
+
+logger = logging.getLogger(__name__)
+
+# Tensors of modules behind the pooling that are trained, too: name in the module's file -> parameter.
+_TRAINED = {
+    "dense": {"linear.weight": "matrix", "linear.bias": "bias", "residual.weight": "residual"},
+    "layer_norm": {"norm.weight": "scale", "norm.bias": "shift"},
+}
+
+
+class Trainable(nn.Module):
+    """Packed tokens -> the outputs that losses compare, in float32, with gradients.
+
+    Attributes:
+        checkpoint: what it was made of.
+        tokenizer: the checkpoint's.
+        encoder, heads: with float32 weights of their own, whatever the files have.
+        outputs: of dense, sparse and multivector, what a call makes.
+        checkpointing: activations of layers are computed twice instead of kept.
+        freezes: the encoder learns nothing.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        heads: HeadRecipe,
+        outputs: tuple[str, ...] | None,
+        seed: int,
+        dropout: float | None,
+        checkpointing: bool,
+        freeze_body: bool,
+    ) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.tokenizer = Tokenizer.open(checkpoint)
+        self.checkpointing = checkpointing
+        self.freezes = freeze_body
+        self.encoder = load_encoder(checkpoint, DType.FLOAT32, fused=False)
+        _own_weights(self.encoder)
+        self.encoder.requires_grad_(not freeze_body)
+        self._embedding_dropout = 0.0
+        if not freeze_body:
+            config = checkpoint.config
+            hidden = dropout if dropout is not None else _part(config, "hidden_dropout_prob", "dropout")
+            attention = (
+                dropout
+                if dropout is not None
+                else _part(config, "attention_probs_dropout_prob", "attention_dropout")
+            )
+            self._embedding_dropout = hidden
+            add_dropout(self.encoder, hidden, attention)
+        self.heads = Heads.open(checkpoint, DType.FLOAT32, self.tokenizer.special_ids)
+        self._add_heads(heads, seed)
+        _own_weights(self.heads)
+        self.outputs = self.heads.outputs if outputs is None else outputs
+        if missing := [name for name in self.outputs if name not in self.heads.outputs]:
+            raise InputError(
+                f"A loss compares {' and '.join(missing)} outputs, and {checkpoint.name} has no such head. "
+                "Ask for one under `heads` in the recipe, or leave that loss out."
+            )
+        for name, _, parameter in self._trained_modules():
+            parameter.requires_grad_("dense" in self.outputs)
+            assert name
+        for output, head in (("sparse", self.heads.sparse), ("multivector", self.heads.multivector)):
+            if head is not None:
+                head.requires_grad_(output in self.outputs)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """The outputs of packed texts; float32, also while the encoder computes in a narrower format."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freezes):
+            hidden = self._hidden(batch)
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.float()
+            dense = self._dense(hidden, batch) if "dense" in self.outputs else None
+            sparse = multivector = None
+            if "sparse" in self.outputs:
+                head = cast(SparseLinear, self.heads.sparse)
+                weights = functional.linear(hidden, head.matrix, head.bias)[:, 0].relu()
+                sparse = pool_tokens(
+                    batch.token_ids,
+                    weights,
+                    batch.cu_seqlens,
+                    vocabulary=self.heads.vocabulary,
+                    special_ids=cast(Tensor, self.heads.special_ids),
+                )
+            if "multivector" in self.outputs:
+                late = cast(ColbertLinear, self.heads.multivector)
+                found = late(hidden, batch, normalize=False)
+                multivector = MultiVectors(functional.normalize(found.vectors, dim=1), found.offsets)
+        return Outputs(dense, sparse, multivector)
+
+    def named_tensors(self) -> Iterator[tuple[TensorInfo, Tensor]]:
+        """Tensors of the checkpoint that may have been trained, but for heads in files of their own."""
+        names = cast(Encoder, self.encoder).names()
+        for name, target in names.items():
+            yield self.checkpoint.tensors[name], self.encoder.get_parameter(target.parameter)
+        for spec, name, parameter in self._trained_modules():
+            yield spec.tensors[name], parameter
+
+    def head_tensors(self) -> Mapping[str, dict[str, Tensor]]:
+        """File -> name -> values, of the heads that BGE-M3 keeps in files of their own."""
+        found = {}
+        for file, head in (
+            ("sparse_linear.pt", self.heads.sparse),
+            ("colbert_linear.pt", self.heads.multivector),
+        ):
+            if isinstance(head, SparseLinear | ColbertLinear):
+                found[file] = {"weight": head.matrix.detach(), "bias": head.bias.detach()}
+        return found
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """What learns outside the encoder."""
+        return [parameter for parameter in self.heads.parameters() if parameter.requires_grad]
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        encoder = cast(Encoder, self.encoder)
+
+        def states() -> Iterator[Tensor]:
+            hidden = functional.dropout(encoder.embed(batch), self._embedding_dropout, self.training)
+            yield hidden
+            for _, layer in encoder.stages():
+                if self.checkpointing and torch.is_grad_enabled():
+                    hidden = cast(Tensor, computed_twice(layer, hidden, batch, use_reentrant=False))
+                else:
+                    hidden = layer(hidden, batch)
+                yield hidden
+
+        return outcome(states(), encoder.mix)
+
+    def _dense(self, hidden: Tensor, batch: Batch) -> Tensor:
+        chain = self.heads.chain
+        assert chain is not None
+        vectors: Tensor = chain(hidden, batch, torch.float32)
+        cut = self.checkpoint.truncate_dim
+        shortened = cut is not None and cut < vectors.shape[1]
+        vectors = vectors[:, :cut] if shortened else vectors
+        return functional.normalize(vectors, dim=1) if chain.normalizes or shortened else vectors
+
+    def _add_heads(self, wanted: HeadRecipe, seed: int) -> None:
+        """Random heads where the checkpoint has none, as torch.nn.Linear begins."""
+        width = int(self.checkpoint.config["hidden_size"])
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(rows: int) -> tuple[Tensor, Tensor]:
+            bound = width**-0.5
+            matrix = torch.empty(rows, width).uniform_(-bound, bound, generator=generator)
+            return matrix, torch.empty(rows).uniform_(-bound, bound, generator=generator)
+
+        if wanted.sparse and self.heads.sparse is None:
+            self.heads.usual.sparse = SparseLinear(*drawn(1))
+        if wanted.multivector is not None:
+            late = self.heads.multivector
+            if late is None:
+                self.heads.multivector = ColbertLinear(*drawn(wanted.multivector))
+            elif late.out_width != wanted.multivector:
+                raise InputError(
+                    f"heads.multivector is {wanted.multivector}, and {self.checkpoint.name} has a head of "
+                    f"{late.out_width} already. Say that, or leave it out."
+                )
+
+    def _trained_modules(self) -> Iterator[tuple[ModuleSpec, str, nn.Parameter]]:
+        """Each tensor behind the pooling that is trained: its module, its name there, and its values."""
+        chain = self.heads.chain
+        if chain is None:
+            return
+        specs = [spec for spec in self.checkpoint.modules if spec.kind in _TRAINED]
+        modules = [module for module in chain.tail if isinstance(module, Dense | LayerNorm)]
+        for spec, module in zip(specs, modules, strict=True):
+            for name, attribute in _TRAINED[spec.kind].items():
+                if name in spec.tensors:
+                    yield spec, name, getattr(module, attribute)
+
+
+def open_trainable(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    pooling: str | None = None,
+    heads: HeadRecipe | None = None,
+    outputs: tuple[str, ...] | None = None,
+    seed: int = 0,
+    dropout: float | None = None,
+    gradient_checkpointing: bool = False,
+    freeze_body: bool = False,
+) -> Trainable:
+    """A model to train, on the CPU, in training mode.
+
+    Args:
+        model: a folder, a hub id, or minilm.
+        revision: on the hub.
+        pooling: in place of the checkpoint's own.
+        heads: that are added where they are missing.
+        outputs: what losses compare; all that it makes by default.
+        seed: of new heads.
+        dropout: everywhere; None for what config.json says.
+        gradient_checkpointing: activations of layers are computed twice instead of kept.
+        freeze_body: only what stands behind the encoder learns.
+
+    Raises:
+        CheckpointError: damaged, or of a kind that cannot be trained here.
+        InputError: an output without a head.
+    """
+    checkpoint = open_checkpoint(find(model, revision=revision), pooling=pooling)
+    _refuse(checkpoint)
+    stored = {info.dtype for info in checkpoint.tensors.values() if info.is_float}
+    if stored != {"float32"}:
+        logger.warning(
+            "%s is stored in %s. It is trained in float32, into which it was widened: what was rounded away "
+            "before is not there.",
+            checkpoint.name,
+            " and ".join(sorted(stored)),
+        )
+    made = Trainable(
+        checkpoint,
+        heads=heads or HeadRecipe(),
+        outputs=outputs,
+        seed=seed,
+        dropout=dropout,
+        checkpointing=gradient_checkpointing,
+        freeze_body=freeze_body,
+    )
+    checkpoint.close()
+    return made.train()
+
+
+def _refuse(checkpoint: Checkpoint) -> None:
+    """An error for what has no gradients here."""
+    kinds = [spec.kind for spec in checkpoint.modules if spec.kind == "splade_pooling"]
+    reason = None
+    if checkpoint.routes is not None:
+        reason = "it has routes"
+    elif kinds or "dense" not in checkpoint.outputs:
+        reason = "it has no dense vectors"
+    elif not int(checkpoint.config["num_hidden_layers"]):
+        reason = "it is a table without layers"
+    if reason is not None:
+        raise CheckpointError(
+            f"{checkpoint.name} cannot be trained: {reason}. Encoders with dense, sparse_linear and "
+            "colbert_linear heads can; train this one with sentence-transformers."
+        )
+
+
+def _own_weights(module: nn.Module) -> None:
+    """Weights in memory of their own: those that needed no cast lie in the file that they were read from."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+
+
+def _part(config: Mapping[str, Any], *names: str) -> float:
+    """The first of these numbers that the configuration has; 0.1, as the architectures have it, of none."""
+    value = next((config[name] for name in names if name in config), 0.1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise CheckpointError(f"config.json: {names[0]} is {value!r}; dropout is a number from 0 to below 1.")
+    return float(value)
