@@ -42,12 +42,12 @@ def added(step: Callable[[], float]) -> tuple[int, float]:
     return status("VmHWM") - before, value
 
 
-def sides(passages: int, tokens: int, vocabulary: int) -> tuple[Any, Any]:
-    """(ids, hidden) of queries and of passages, group size 8 or all of them; text ids follow no pattern."""
+def sides(passages: int, tokens: int, vocabulary: int, width: int) -> tuple[Any, Any]:
+    """(ids, hidden) of queries and of passages, eight each where that goes up, else all of one."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    queries = max(1, passages // 8)
+    queries = 1 if passages % 8 else passages // 8
     found = []
     for texts, length in ((queries, min(QUERY_TOKENS, tokens)), (passages, tokens)):
         # Half of the ids from few, so that texts repeat tokens and share them.
@@ -55,22 +55,22 @@ def sides(passages: int, tokens: int, vocabulary: int) -> tuple[Any, Any]:
         common = torch.randint(4, min(vocabulary, 1000), (texts, length), generator=generator)
         ids = torch.where(torch.rand(texts, length, generator=generator) < 0.5, rare, common)
         ids[:, 0], ids[:, -1] = SPECIAL[0], SPECIAL[1]
-        hidden = torch.randn(texts, length, HIDDEN, generator=generator)
+        hidden = torch.randn(texts, length, width, generator=generator)
         found.append((ids, hidden.requires_grad_()))
     return found[0], found[1]
 
 
-def head() -> Any:
+def head(width: int) -> Any:
     import torch
 
     torch.manual_seed(0)
-    linear = torch.nn.Linear(HIDDEN, 1)
+    linear = torch.nn.Linear(width, 1)
     with torch.no_grad():
         linear.weight.mul_(0.1)
     return linear
 
 
-def tercet_step(passages: int, tokens: int, vocabulary: int) -> Callable[[], float]:
+def tercet_step(passages: int, tokens: int, vocabulary: int, width: int = HIDDEN) -> Callable[[], float]:
     import torch
 
     from tercet.training.losses import make_loss
@@ -78,7 +78,7 @@ def tercet_step(passages: int, tokens: int, vocabulary: int) -> Callable[[], flo
     from tercet.training.sparse_scores import pool_tokens
     from tercet.training.targets import Targets
 
-    linear, both = head(), sides(passages, tokens, vocabulary)
+    linear, both = head(width), sides(passages, tokens, vocabulary, width)
     loss, special = make_loss("info_nce", {"temperature": TEMPERATURE}, head="sparse"), torch.tensor(SPECIAL)
 
     def encode(ids: Any, hidden: Any) -> Outputs:
@@ -97,17 +97,19 @@ def tercet_step(passages: int, tokens: int, vocabulary: int) -> Callable[[], flo
     return step
 
 
-def flagembedding_step(passages: int, tokens: int, vocabulary: int) -> Callable[[], float]:
+def flagembedding_step(
+    passages: int, tokens: int, vocabulary: int, width: int = HIDDEN
+) -> Callable[[], float]:
     import torch
     from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import EncoderOnlyEmbedderM3Model
 
-    linear, both = head(), sides(passages, tokens, vocabulary)
+    linear, both = head(width), sides(passages, tokens, vocabulary, width)
     body = torch.nn.Identity()
     body.config = SimpleNamespace(vocab_size=vocabulary)
     cls, eos, pad, unk = SPECIAL
     names = SimpleNamespace(cls_token_id=cls, eos_token_id=eos, pad_token_id=pad, unk_token_id=unk)
     model = EncoderOnlyEmbedderM3Model(
-        {"model": body, "sparse_linear": linear, "colbert_linear": torch.nn.Linear(HIDDEN, 1)},
+        {"model": body, "sparse_linear": linear, "colbert_linear": torch.nn.Linear(width, 1)},
         tokenizer=names,
         temperature=TEMPERATURE,
     ).train()
@@ -132,8 +134,8 @@ def child(engine: str, passages: int, tokens: int, vocabulary: int) -> dict[str,
 
     torch.set_num_threads(1)
     STEPS[engine](2, 8, 50)()
-    rows, value = added(STEPS[engine](passages, tokens, vocabulary))
-    return {"engine": engine, "added": rows, "loss": value}
+    more, value = added(STEPS[engine](passages, tokens, vocabulary))
+    return {"engine": engine, "added": more, "loss": value}
 
 
 def main() -> None:
@@ -148,6 +150,8 @@ def main() -> None:
     parser.add_argument("--child", choices=STEPS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = (options.passages, options.tokens, options.vocabulary)
+    if options.passages < 2 or options.tokens < 3 or options.vocabulary < 50:
+        parser.error("give at least 2 passages, 3 tokens and a vocabulary of 50")
     if options.child:
         print(json.dumps(child(options.child, *size)))
         return
