@@ -11,6 +11,7 @@ from typing import Any
 
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.paths import inside, read_json_object
+from tercet.checkpoint.unknown import advice, looks_like
 from tercet.errors import CheckpointError
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet")
@@ -138,8 +139,7 @@ def _architecture(path: Path, config: Mapping[str, Any]) -> str:
     if found not in ARCHITECTURES:
         raise CheckpointError(
             f"{path} describes a model of type {found!r} ({first or 'no architecture named'}). "
-            f"Supported: {', '.join(ARCHITECTURES)}. Take a model that was made on one of these encoders, or "
-            "run this one with sentence-transformers; if this config.json is another model's, fetch its own."
+            f"Supported: {', '.join(ARCHITECTURES)}. {advice(config)}"
         )
     return str(found)
 
@@ -196,4 +196,4 @@ def _nearby(folder: Path) -> str:
     below = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if below:
         return f"Did you mean one of the folders in it: {', '.join(below[:5])}?"
-    return "Give the folder that save_pretrained or sentence-transformers wrote."
+    return looks_like(folder) or "Give the folder that save_pretrained or sentence-transformers wrote."

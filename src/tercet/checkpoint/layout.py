@@ -31,6 +31,7 @@ from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.stack import End, Stack, check_widths, mean_of_rows, parse_pooling, read_stack
 from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
+from tercet.checkpoint.unknown import code_of_its_own
 from tercet.checkpoint.weights import Remote, Weights, find_weights
 from tercet.errors import CheckpointError, InputError
 
@@ -134,6 +135,11 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
         *settings.notes,
         *([length_note] if length_note else []),
     ]
+    if (code := code_of_its_own(body.config)) is not None:
+        notes.append(
+            f"config.json names code of its own for the model ({code}), which is not run: a plain "
+            f"{body.architecture} is computed. Compare its vectors once with sentence-transformers'."
+        )
     notes += _weight_notes(weights, ignored, modules, tensors)
     return Checkpoint(
         folder=folder,

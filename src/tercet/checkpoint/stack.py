@@ -38,6 +38,10 @@ _OLD_MODES = {
 POOLING_MODES = tuple(_OLD_MODES.values())
 _FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding")
 _ELSE = "Use sentence-transformers for this model."
+_IMAGES = (
+    "It takes images, and only texts are embedded here. Run it with sentence-transformers: "
+    "pip install 'sentence-transformers[image]'."
+)
 End = Literal["vectors", "token vectors", "scores"]
 _Reader = Callable[[Path, str, Remote | None], ModuleSpec | None]
 # PyLate's only class of its own is a Dense over tokens, with the files that sentence-transformers' has.
@@ -119,7 +123,7 @@ def _read_chain(
     if first not in _FIRST:
         raise CheckpointError(
             f"{path}: the first module is {first!r} ({where or folder}), only a {' or a '.join(_FIRST)} can "
-            "come first. Use sentence-transformers for this model."
+            f"come first. {_IMAGES if first == 'CLIPModel' else _ELSE}"
         )
     modules = [mean_of_rows(where)] if first == "StaticEmbedding" else []
     notes: list[str] = []
@@ -153,8 +157,8 @@ def _place(path: Path, entry: object) -> tuple[str, str]:
     if not reference.startswith(("sentence_transformers.", *_PYLATE)):
         raise CheckpointError(
             f"{path}: the module {relative or 'at the root'} is of class {reference!r}, which is code "
-            "outside sentence-transformers. No code of a checkpoint is run; use sentence-transformers for "
-            "this model."
+            "outside sentence-transformers. No code of a checkpoint is run; if you trust it, use "
+            "sentence-transformers with trust_remote_code=True for this model."
         )
     if entry.get("kwargs"):
         raise CheckpointError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from tercet.checkpoint.header import TensorInfo, read_header
 from tercet.checkpoint.paths import inside, read_json_object
 from tercet.checkpoint.torch_file import read_torch_header, torch_format
+from tercet.checkpoint.unknown import looks_like
 from tercet.errors import CheckpointError
 from tercet.precision.footprint import FileFormat
 
@@ -64,7 +65,7 @@ def find_weights(folder: Path, relative: str = "", remote: Remote | None = None)
     raise CheckpointError(
         f"{place} has no weights: none of {', '.join(WEIGHT_FILES)}"
         + (f" among {', '.join(present[:12])}" if present else ", and the folder is empty or missing")
-        + ". Fetch the model again, or save it with save_pretrained."
+        + f". {looks_like(place) or 'Fetch the model again, or save it with save_pretrained.'}"
     )
 
 
