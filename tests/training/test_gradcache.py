@@ -172,6 +172,15 @@ def test_all_parts_but_the_last_are_without_synchronisation():
     assert len(learning) > 3
 
 
+def test_outputs_in_bfloat16_learn_as_in_the_whole_batch():
+    model, sides = Model().bfloat16(), (texts(4, 0), texts(8, 1))
+    of_sides("combined")([model(side) for side in sides]).value.backward()
+    expected = [gradient.float() for gradient in model.gradients()]
+    backward_in_parts(model, sides, of_sides("combined"), token_budget=10)
+    for found, wanted in zip(model.gradients(), expected, strict=True):
+        assert (found.float() - wanted).norm() <= 0.03 * wanted.norm()
+
+
 def test_heads_learn_over_a_frozen_body_and_a_head_that_no_loss_reads_stays():
     model, sides = Model(), (texts(3, 0), texts(6, 1))
     for parameter in (*model.table.parameters(), *model.body.parameters()):

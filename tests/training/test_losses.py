@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from largest_tensor import LargestTensor
 from loss_samples import SCORES, TEACHER, outputs_of_scores, random_outputs
 from tercet.errors import InputError, NonFiniteError, UnknownNameError
 from tercet.training.losses import LOSSES, RERANKER_LOSSES, make_loss, make_reranker_loss
@@ -271,6 +272,15 @@ def test_an_objective_is_the_weighted_sum_of_its_terms():
     torch.testing.assert_close(found.parts["b"], values["b"].detach())
     assert {"a/info_nce", "b/zero_sparse_queries"} <= set(found.parts)
     assert Objective([Term(*term) for term in terms]).heads == ("dense", "sparse")
+
+
+@pytest.mark.parametrize("head", ["dense", "sparse"])
+def test_no_matrix_of_scores_is_larger_than_its_budget(head):
+    sides = random_outputs(64, 4, 10)
+    with LargestTensor() as largest:
+        make_loss("info_nce", {"score_bytes": 8192}, head=head)(*sides, Targets()).value.backward()
+    inputs = max(tensor.numel() * 8 for side in sides for tensor in side.tensors())
+    assert largest.bytes <= max(8192, inputs) < 64 * 256 * 4
 
 
 # -- what cannot be learnt from -------------------------------------------------------------------------

@@ -101,8 +101,6 @@ class _Gather(torch.autograd.Function):
         dist.all_gather(parts, padded)
         start = sum(counts[: dist.get_rank()])
         ctx.own = slice(start, start + len(rows))
-        if not rows.is_floating_point():
-            ctx.mark_non_differentiable()
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod

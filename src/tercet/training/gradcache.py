@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tercet.batch import Batch
 from tercet.errors import InputError
+from tercet.scoring.blocks import wide
 from tercet.text.pack import pack
 from tercet.training.outputs import Outputs
 from tercet.training.targets import LossValue
@@ -27,19 +28,33 @@ class RandomState:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._cpu = torch.get_rng_state()
-        self._device = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+        self._state = self._read()
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """A context in which everything is drawn as it was from here on; afterwards the generators go on."""
-        devices = [] if self._device is None else [self.device]
-        kind = "cuda" if self._device is None else self.device.type
-        with torch.random.fork_rng(devices=devices, device_type=kind):
-            torch.set_rng_state(self._cpu)
-            if self._device is not None:
-                torch.get_device_module(self.device).set_rng_state(self._device, self.device)
+        outside = self._read()
+        self._write(self._state)
+        try:
             yield
+        finally:
+            self._write(outside)
+
+    def _read(self) -> tuple[Tensor, Tensor | None]:
+        if self.device.type == "cpu":
+            return torch.get_rng_state(), None
+        module = torch.get_device_module(self.device)
+        # Apple's has one device, and takes none.
+        state = module.get_rng_state() if self.device.type == "mps" else module.get_rng_state(self.device)
+        return torch.get_rng_state(), state
+
+    def _write(self, state: tuple[Tensor, Tensor | None]) -> None:
+        cpu, other = state
+        torch.set_rng_state(cpu)
+        if other is not None:
+            module = torch.get_device_module(self.device)
+            place = () if self.device.type == "mps" else (self.device,)
+            module.set_rng_state(other, *place)
 
 
 def backward_in_parts(
@@ -86,7 +101,9 @@ def backward_in_parts(
                 states[-1].append(RandomState(part.token_ids.device))
                 found.append(encode(part))
             whole = Outputs.concat(found)
-            leaves.append(whole.replace([tensor.detach().requires_grad_() for tensor in whole.tensors()]))
+            # Gradients are summed in float32 before they meet outputs of a narrower dtype.
+            wider = [tensor.detach().to(wide(tensor)) for tensor in whole.tensors()]
+            leaves.append(whole.replace([tensor.requires_grad_() for tensor in wider]))
     value = loss(leaves)
     if not value.value.requires_grad:
         raise InputError(
@@ -105,7 +122,7 @@ def backward_in_parts(
             with torch.enable_grad():
                 tensors = encode(part).tensors()
             pairs = [
-                (tensor, gradient)
+                (tensor, gradient.to(tensor.dtype))
                 for tensor, gradient in zip(tensors, gradients, strict=True)
                 if tensor.requires_grad
             ]

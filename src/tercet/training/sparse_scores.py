@@ -166,11 +166,14 @@ class _SparseDot(torch.autograd.Function):
         of_left, of_right = torch.zeros_like(left), torch.zeros_like(right)
         with torch.autocast(left.device.type, enabled=False):
             for first, width, mine, theirs in meeting.blocks():
-                # One side after the other: a table, its product, and what the other side's entries read.
-                found = grad @ meeting.right.table(right, theirs, first, width)
-                of_left[mine] = meeting.left.read(found, mine, first)
-                found = grad.T @ meeting.left.table(left, mine, first, width)
-                of_right[theirs] = meeting.right.read(found, theirs, first)
+                # One side after the other: a table, its product, and what the other side's entries read. None
+                # has a name, so that each is gone before the next.
+                of_left[mine] = meeting.left.read(
+                    grad @ meeting.right.table(right, theirs, first, width), mine, first
+                )
+                of_right[theirs] = meeting.right.read(
+                    grad.T @ meeting.left.table(left, mine, first, width), theirs, first
+                )
         return of_left, of_right, None
 
 
