@@ -1,6 +1,6 @@
 """A second stage over the best documents of dense retrieval, measured: late interaction, and a cross-encoder.
 
-python examples/rerank_cranfield.py cranfield              the packaged all-MiniLM-L6-v2, the best 100 documents
+python examples/rerank_cranfield.py cranfield              the packaged all-MiniLM-L6-v2, the best 100
 python examples/rerank_cranfield.py cranfield --depth 20
 
 The folder is any collection that `tercet evaluate` reads: BEIR's corpus.jsonl, queries.jsonl, qrels/test.tsv.
