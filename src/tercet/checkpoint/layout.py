@@ -33,6 +33,7 @@ from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
 from tercet.checkpoint.unknown import code_of_its_own
 from tercet.checkpoint.weights import Remote, Weights, find_weights
+from tercet.checkpoint.word_files import read_word_embeddings
 from tercet.errors import CheckpointError, InputError
 
 
@@ -76,7 +77,7 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     if layout in ("bge-m3", "huggingface"):
         stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
-        if body.architecture == "static":
+        if body.architecture == "static" and stack.first != "WordEmbeddings":
             raise InputError(
                 f"pooling={pooling!r}: {source.name} is a table of static embeddings, of which the vector of "
                 "a text is the mean. Leave pooling out."
@@ -229,6 +230,8 @@ def _body(source: Source, stack: Stack, layout: str) -> Body:
     """What comes first."""
     if layout == "model2vec":
         return read_model2vec(source.folder, source.remote)
+    if stack.first == "WordEmbeddings":
+        return read_word_embeddings(source.folder, stack.encoder_path, source.remote)
     read = read_static if stack.first == "StaticEmbedding" else _encoder
     return read(source.folder, stack.encoder_path, source.remote)
 

@@ -36,7 +36,7 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
-_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding")
+_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding", "WordEmbeddings")
 _ELSE = "Use sentence-transformers for this model."
 _IMAGES = (
     "It takes images, and only texts are embedded here. Run it with sentence-transformers: "

@@ -17,6 +17,7 @@ import torch
 
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
+from tercet.checkpoint.word_files import WORDS_FILE
 from tercet.errors import CheckpointError, InputError
 from tercet.extras import require
 
@@ -90,6 +91,10 @@ class Tokenizer:
             CheckpointError: there is no tokenizer, or it is damaged, or needs embeddings that are not there.
             MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not.
         """
+        if checkpoint.tokenizer_file is not None and checkpoint.tokenizer_file.name == WORDS_FILE:
+            from tercet.text.words import WordTokenizer  # built on this class
+
+            return WordTokenizer.read(checkpoint.tokenizer_file, int(checkpoint.config["vocab_size"]))
         inner = _read(checkpoint)
         if not checkpoint.special_tokens:
             inner.post_processor = None  # it does nothing but put them there

@@ -1,0 +1,70 @@
+"""WordEmbeddings: a table of vectors of words, and the words, as sentence-transformers saves them."""
+
+from __future__ import annotations
+
+__all__ = ["WORDS_FILE", "read_word_embeddings"]
+
+from pathlib import Path
+
+from tercet.checkpoint.body import UNLIMITED, Body
+from tercet.checkpoint.module_files import module_settings, nothing_left
+from tercet.checkpoint.paths import inside
+from tercet.checkpoint.weights import Remote, find_weights
+from tercet.errors import CheckpointError
+
+WORDS_FILE = "whitespacetokenizer_config.json"
+_TABLE = "emb_layer.weight"
+
+
+def read_word_embeddings(folder: Path, relative: str, remote: Remote | None = None) -> Body:
+    """The table of a WordEmbeddings module, from its header alone; words are those between white space.
+
+    Raises:
+        CheckpointError: a file is missing, or splits words in another way, or does not fit.
+    """
+    path, config = module_settings(folder, relative, name="wordembedding_config.json")
+    splitter = config.pop("tokenizer_class", None)
+    length = config.pop("max_seq_length", 1_000_000)
+    config.pop("update_embeddings", None)
+    nothing_left(path, config, {"tokenizer_class", "update_embeddings", "max_seq_length"})
+    if not isinstance(splitter, str) or splitter.rsplit(".", 1)[-1] != "WhitespaceTokenizer":
+        raise CheckpointError(
+            f"{path}: 'tokenizer_class' is {splitter!r}; words split by a WhitespaceTokenizer are supported. "
+            "Use sentence-transformers for this model."
+        )
+    if type(length) is not int or length < 1:
+        raise CheckpointError(
+            f"{path}: 'max_seq_length' is {length!r}, expected a positive number. Correct the file."
+        )
+    words = inside(folder, f"{relative}/{WORDS_FILE}" if relative else WORDS_FILE, said_by="modules.json")
+    if not words.is_file():
+        raise CheckpointError(f"{words} is missing. Fetch or save the model again.")
+    weights = find_weights(folder, relative, remote)
+    table = weights.tensors.get(_TABLE)
+    if table is None or len(table.shape) != 2 or 0 in table.shape or not table.is_float:
+        shown = "missing" if table is None else f"{table.shape} in {table.dtype}"
+        raise CheckpointError(
+            f"{weights.files[0]}: {_TABLE!r} is {shown}; it must be a table, a row for each word, of "
+            "floating-point numbers. Fetch the model again."
+        )
+    rows, width = table.shape
+    return Body(
+        architecture="static",
+        config={
+            "hidden_size": width,
+            "num_hidden_layers": 0,
+            "num_attention_heads": 0,
+            "intermediate_size": 0,
+            "vocab_size": rows,
+            "table_rows": rows,
+            "mapped": False,
+            "weighted": False,
+        },
+        positions=UNLIMITED,
+        weights=weights,
+        tensors={"embedding.weight": table},
+        ignored={name: info for name, info in weights.tensors.items() if name != _TABLE},
+        tokenizer_file=words,
+        tokenizer_config={"model_max_length": length},
+        special_tokens=False,
+    )

@@ -1,0 +1,75 @@
+"""Stacks on WordEmbeddings against sentence-transformers, each text alone."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+import tercet
+from recorder import word_cases
+from tercet.errors import CheckpointError
+
+# Largest part of a vector's length by which it moves, of a table used as stored and modules in float32.
+DRIFT = {"float16": 2e-3, "bfloat16": 2e-2}
+
+
+@pytest.fixture(scope="module")
+def peer(recorded):
+    return recorded("words")
+
+
+def encoded(folder, name, precision="float32"):
+    texts = word_cases.TEXTS[2:] if name.startswith("lstm") else word_cases.TEXTS
+    return tercet.load(folder, precision=precision, device="cpu").encode(texts).numpy().dense
+
+
+@pytest.mark.parametrize("name", word_cases.CASES)
+def test_word_embeddings_embed_as_in_sentence_transformers(name, peer, tmp_path):
+    found = encoded(word_cases.write(tmp_path / "model", name), name)
+    expected = peer[name]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["mean of words", "lstm of words"])
+def test_words_in_a_half_format_stay_within_their_drift(name, precision, stored, tmp_path):
+    folder = word_cases.write(tmp_path / "model", name, dtype=stored)
+    exact, found = (encoded(folder, name, kind)[2:].astype(np.float64) for kind in ("float32", precision))
+    distance = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert distance.max() <= DRIFT[precision]
+
+
+def test_every_recorded_stack_on_words_is_compared(peer):
+    assert set(peer) == set(word_cases.CASES)
+
+
+def test_words_are_cut_counted_and_named(tmp_path):
+    model = tercet.load(
+        word_cases.write(tmp_path, "weighted words, short"), precision="float32", device="cpu"
+    )
+    found = pickle.loads(pickle.dumps(model)).encode(word_cases.TEXTS)
+    assert found.num_tokens.tolist() == [0, 0, 7, 7, 7]
+    assert found.truncated.tolist() == [False, False, False, False, True]
+    ids = model.tokenizer.encode(["The (cat)"], max_length=9).ids[0]
+    assert [model.tokenizer.id_to_token(place) for place in ids] == ["the", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("wordembedding_config.json", {"tokenizer_class": "x.PhraseTokenizer"}, "WhitespaceTokenizer"),
+        ("wordembedding_config.json", {"max_seq_length": 0}, "'max_seq_length' is 0"),
+        ("wordembedding_config.json", {"more": 1}, "'more' is not known"),
+        ("whitespacetokenizer_config.json", {"vocab": ["a"] * 300}, "300 words, the table 220 rows"),
+        ("whitespacetokenizer_config.json", {"stop_words": [3]}, "'stop_words' is not a list"),
+    ],
+)
+def test_word_embeddings_that_cannot_be_are_refused_with_their_file(tmp_path, file, changes, says):
+    path = word_cases.write(tmp_path, "mean of words") / "0_WordEmbeddings" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=says) as caught:
+        tercet.load(tmp_path, precision="float32", device="cpu")
+    assert str(path) in str(caught.value)
