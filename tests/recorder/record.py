@@ -40,8 +40,10 @@ from recorder import (  # noqa: E402
     record_losses,
     record_merging,
     record_rerankers,
+    record_score_stacks,
     record_sentence_calls,
     record_sparse,
+    record_words,
 )
 from recorder.record_modules import module_stacks  # noqa: E402
 from recorder.record_static import static_stacks  # noqa: E402
@@ -91,6 +93,8 @@ def main() -> None:
         _save(out / "modules.npz", module_stacks(folder))
         _save(out / "static.npz", static_stacks(folder))
         _save(out / "rerankers.npz", record_rerankers.record(folder))
+        _save(out / "score_stacks.npz", record_score_stacks.stack_scores(folder))
+        _save(out / "words.npz", record_words.word_stacks(folder))
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
     _save(out / "losses.npz", record_losses.record())
