@@ -160,7 +160,8 @@ WRITERS: dict[str, Writer] = {
     "csr": _csr,
     "late": _late,
     "cross_encoder": lambda folder, sizes: tiny_reranker.write_reranker(folder, "bert", **sizes),
-    "flag_model": lambda folder, sizes: tiny.write_checkpoint(folder, "bert", **sizes),
+    # As BAAI publishes them: FlagModel reads the encoder alone, and pools the first token by itself.
+    "flag_model": _stack("bert", ("pooling", {"modes": ("cls",)}), "normalize"),
     "bge_m3": lambda folder, sizes: tiny.write_checkpoint(folder, "xlm-roberta", layout="bge-m3", **sizes),
     "flag_reranker": lambda folder, sizes: tiny_reranker.write_reranker(folder, "xlm-roberta", **sizes),
 }
