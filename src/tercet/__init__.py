@@ -14,6 +14,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_reranker",
+    "merge",
     "plan",
     "probe",
 ]
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tercet.precision.hardware import Capability
     from tercet.precision.plan import Plan
     from tercet.reranker import Reranker, load_reranker
+    from tercet.workflows.merge import merge
 
 # Read when first asked for: `import tercet` alone imports neither torch nor NumPy.
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "evaluate": "tercet.evaluation",
     "load": "tercet.embedder",
     "load_reranker": "tercet.reranker",
+    "merge": "tercet.workflows.merge",
     "plan": "tercet.planner",
     "probe": "tercet.planner",
 }

@@ -198,6 +198,8 @@ def test_every_example_of_the_help_runs(
     tiny = lambda name, **options: load(tiny_m3 if name == "BAAI/bge-m3" else name, **options)  # noqa: E731
     monkeypatch.setattr(embedder, "load", tiny)
     Path("candidates.jsonl").write_text('{"query": "Which city?", "documents": ["Paris", "The cat."]}\n')
+    Path("merged").symlink_to(tiny_m3)
+    Path("merge.yml").write_text("merge_method: passthrough\nmodels: [{model: merged}]\n")
     made = tiny_reranker.write_reranker(tmp_path / "reranker")
     load_reranker = reranker.load_reranker
     monkeypatch.setattr(reranker, "load_reranker", lambda name, **options: load_reranker(made, **options))

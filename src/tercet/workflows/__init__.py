@@ -1,0 +1,1 @@
+"""Whole jobs that need several subjects at once."""

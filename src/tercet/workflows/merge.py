@@ -1,0 +1,280 @@
+"""Models merged by a recipe into a folder that is tried out, described and complete."""
+
+from __future__ import annotations
+
+__all__ = ["MergeCheck", "Merged", "check_merge", "merge"]
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tercet.checkpoint.hashing import hash_weights
+from tercet.checkpoint.paths import read_json_object
+from tercet.checkpoint.source import Source, find
+from tercet.checkpoint.writer import copy_settings, write_aside
+from tercet.errors import InputError
+from tercet.merging.executor import run_merge
+from tercet.merging.folder import ENCODER, ModelFolder, open_folder
+from tercet.merging.planning import MergePlan, plan_merge
+from tercet.merging.recipe import MergeRecipe, ModelName, read_recipes
+from tercet.merging.report import MergeReport
+from tercet.signatures import refuse_unknown_keywords
+from tercet.workflows.merge_card import merge_card
+from tercet.workflows.merged_model import try_model
+
+_SHARD_BYTES = 5_000_000_000
+_REPORT, _RECIPE = "merge_report.json", "merge_recipe.yml"
+# What other libraries call the number of layers.
+_LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A finished merge.
+
+    Attributes:
+        folder: the result.
+        report: what rounding cost, tensor by tensor, and notes.
+        tried: what the result was found to do, or that it was not tried.
+    """
+
+    folder: Path
+    report: MergeReport
+    tried: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCheck:
+    """What a merge would do, from headers alone.
+
+    Attributes:
+        method: its name.
+        models: name -> bytes of its weights.
+        donor: whose names, settings and tokenizer the result has.
+        tensors: how many are written.
+        dtypes: of them, with how many numbers.
+        written_bytes: of all tensors.
+        notes: what a user should know.
+    """
+
+    method: str
+    models: Mapping[str, int]
+    donor: str
+    tensors: int
+    dtypes: Mapping[str, int]
+    written_bytes: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "method": self.method,
+            "models": dict(self.models),
+            "settings_from": self.donor,
+            "tensors": self.tensors,
+            "dtypes": dict(self.dtypes),
+            "written_bytes": self.written_bytes,
+            "notes": list(self.notes),
+        }
+
+
+@refuse_unknown_keywords
+def merge(
+    recipe: str | Path | MergeRecipe,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    allow_overflow: bool = False,
+    try_out: bool = True,
+    token: str | None = None,
+    local_files_only: bool = False,
+    cache_folder: str | Path | None = None,
+    max_shard_bytes: int = _SHARD_BYTES,
+    confirm: Callable[[int], bool] | None = None,
+    progress: Progress = lambda written, total: None,
+) -> Merged:
+    """Models merged into a new folder: weights, modules, heads, tokenizer, settings, report and card.
+
+    Args:
+        recipe: a YAML file as mergekit has them, or one that was read.
+        out: a new or empty folder; written aside, and renamed when all is good.
+        overwrite: replace what `out` holds, all of it.
+        allow_overflow: write the largest number of the format for results beyond it, and count them.
+        try_out: load the result and give it ten texts before it is kept.
+        token, local_files_only, cache_folder, confirm: for models of the hub, as in `tercet.load`.
+        max_shard_bytes: most bytes of tensors in one file.
+        progress: told the bytes that are written, and how many there will be.
+
+    Raises:
+        InputError: the recipe cannot be used.
+        CheckpointError: the models do not fit together, or the result is not good.
+        PrecisionError: a result is no number, or beyond the range of its format.
+        OutputError: `out` holds files, or cannot be written.
+    """
+    recipes = _recipes(recipe)
+    out = Path(out)
+    fetch = _Fetch(token, local_files_only, cache_folder, confirm)
+    made: dict[str, Path] = {}
+    with write_aside(out, overwrite=overwrite) as aside:
+        if len(recipes) == 1:
+            return _written(
+                recipes[0], fetch, made, aside, out, allow_overflow, try_out, max_shard_bytes, progress
+            )
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=aside.parent) as parts:
+            for number, part in enumerate(recipes[:-1]):
+                folder = Path(parts) / f"{number}"
+                folder.mkdir()
+                _written(part, fetch, made, folder, folder, allow_overflow, False, max_shard_bytes, progress)
+                made[str(part.name)] = folder
+            return _written(
+                recipes[-1], fetch, made, aside, out, allow_overflow, try_out, max_shard_bytes, progress
+            )
+
+
+@refuse_unknown_keywords
+def check_merge(
+    recipe: str | Path | MergeRecipe,
+    *,
+    token: str | None = None,
+    local_files_only: bool = False,
+    cache_folder: str | Path | None = None,
+    confirm: Callable[[int], bool] | None = None,
+) -> MergeCheck:
+    """What a merge would do: names, sizes, settings and vocabularies compared, no weight read.
+
+    The options are those of `merge`.
+
+    Raises:
+        InputError, CheckpointError: as `merge` would.
+    """
+    recipes = _recipes(recipe)
+    if len(recipes) > 1:
+        raise InputError(
+            f"{recipes[0].where} has {len(recipes)} documents: what is made of results that are not there "
+            "yet cannot be checked. Check a document by itself, or merge."
+        )
+    plan = _plan(recipes[0], _Fetch(token, local_files_only, cache_folder, confirm), {})
+    dtypes: dict[str, int] = {}
+    for tensor in plan.tensors:
+        dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.task.numbers
+    sizes = {
+        str(name): sum(info.num_bytes for part in model.parts.values() for info in part.tensors.values())
+        for name, model in plan.models.items()
+    }
+    return MergeCheck(
+        recipes[0].method, sizes, plan.donor.name, len(plan.tensors), dtypes, plan.written_bytes, plan.notes
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    token: str | None
+    local_files_only: bool
+    cache_folder: str | Path | None
+    confirm: Callable[[int], bool] | None
+
+    def __call__(self, model: ModelName) -> Source:
+        return find(
+            model.source,
+            revision=model.revision,
+            token=self.token,
+            local_files_only=self.local_files_only,
+            cache_folder=self.cache_folder,
+            confirm=self.confirm,
+        )
+
+
+def _recipes(recipe: str | Path | MergeRecipe) -> tuple[MergeRecipe, ...]:
+    return (recipe,) if isinstance(recipe, MergeRecipe) else read_recipes(recipe)
+
+
+def _plan(recipe: MergeRecipe, fetch: _Fetch, made: Mapping[str, Path]) -> MergePlan:
+    models: dict[ModelName, ModelFolder] = {}
+    for name in recipe.models():
+        if name.lora is not None:
+            raise InputError(
+                f"{recipe.where}: {name} asks for a LoRA adapter, which is not folded here. Fold it first "
+                "(peft: merge_and_unload, then save_pretrained), and name the result."
+            )
+        known = made.get(name.source)
+        source = Source(known, str(name), None) if known is not None else fetch(name)
+        models[name] = open_folder(Source(source.folder, str(name), source.revision))
+    return plan_merge(recipe, models)
+
+
+def _written(
+    recipe: MergeRecipe,
+    fetch: _Fetch,
+    made: Mapping[str, Path],
+    folder: Path,
+    out: Path,
+    allow_overflow: bool,
+    try_out: bool,
+    max_shard_bytes: int,
+    progress: Progress,
+) -> Merged:
+    """The merge of one document, in `folder`; `out` is what it will be called."""
+    plan = _plan(recipe, fetch, made)
+    total = plan.written_bytes
+    for relative in plan.donor.folders:
+        copy_settings(plan.donor.folder, relative, folder)
+    report = run_merge(
+        plan,
+        folder,
+        allow_overflow=allow_overflow,
+        max_shard_bytes=max_shard_bytes,
+        progress=lambda written: progress(written, total),
+    )
+    _write_config(plan, folder)
+    tried = "Not tried."
+    if try_out:
+        tried = try_model(folder, plan.donor.encoder_path, named=str(out))
+    hashes = {
+        str(name): {"revision": model.revision, "sha256": hash_weights(model.folder, model.files)}
+        for name, model in plan.models.items()
+    }
+    (folder / _RECIPE).write_text(recipe.text.rstrip("\n") + "\n", encoding="utf-8")
+    found = {
+        "method": recipe.method,
+        "models": hashes,
+        "settings_from": plan.donor.name,
+        "seed": recipe.seed,
+        "tried": tried,
+        **report.to_json(),
+    }
+    (folder / _REPORT).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(merge_card(plan, report, hashes, tried, out.name), encoding="utf-8")
+    return Merged(out, report, tried)
+
+
+def _write_config(plan: MergePlan, folder: Path) -> None:
+    """config.json of the donor, with the dtype of the bytes beside it and the number of layers they have."""
+    path = folder / plan.donor.encoder_path / "config.json"
+    if not path.is_file():
+        return
+    config = read_json_object(path)
+    before = dict(config)
+    dtypes = [getattr(torch, t.dtype) for t in plan.tensors if t.part == ENCODER and t.method is not None]
+    if dtypes:
+        # the widest, in which all are held as they are
+        widest = dtypes[0]
+        for dtype in dtypes[1:]:
+            widest = torch.promote_types(widest, dtype)
+        keys: list[str] = [key for key in ("dtype", "torch_dtype") if key in config]
+        for key in keys or ["torch_dtype"]:
+            config[key] = str(widest).removeprefix("torch.")
+    if len(plan.recipe.slices) > 1 or any(s.layers for p in plan.recipe.slices for s in p.sources):
+        for key in _LAYER_KEYS:
+            if key in config:
+                config[key] = len(plan.layers)
+        if isinstance(config.get("layer_types"), list):
+            config["layer_types"] = [model.config["layer_types"][layer] for model, layer in plan.layers]
+    if config != before:
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,74 @@
+"""`tercet merge` and `tercet diff`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+from tercet.cli.main import main
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate("ab"):
+        tiny.write_checkpoint(tmp_path / name, seed=number, prefix="bert." if number else "")
+    path = tmp_path / "merge.yml"
+    path.write_text(
+        "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a}, {model: b}]\ndtype: float16\n"
+    )
+    return path
+
+
+def test_a_merge_says_what_rounding_cost(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge", "merge.yml", "out", "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["folder"] == "out"
+    assert 0 < found["relative_error"] < 2**-11
+    assert "tensors in float16. Rounding changed the result by" in captured.err
+    assert "Loaded: 10 texts give finite dense vectors" in captured.err
+    assert main(["merge", "merge.yml", "out"]) == 2
+    assert "exists and is not an empty folder" in capsys.readouterr().err
+    assert main(["merge", "merge.yml", "out", "--overwrite", "--no-try"]) == 0
+    assert "Not tried." in capsys.readouterr().err
+
+
+def test_a_check_writes_nothing(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(recipe.parent.rglob("*"))
+    assert main(["merge", "check", "merge.yml"]) == 0
+    out = capsys.readouterr().out
+    assert "linear of 2 models, settings of a:" in out
+    assert "numbers in float16" in out
+    assert sorted(recipe.parent.rglob("*")) == before
+
+
+def test_a_wrong_recipe_is_one_message(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text(recipe.read_text().replace("dtype", "dtpye"))
+    assert main(["merge", "merge.yml", "out"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("tercet merge: merge.yml: there is no key 'dtpye'. Did you mean 'dtype'?")
+    assert not (recipe.parent / "out").exists()
+    assert main(["merge", "merge.yml"]) == 2
+    assert "tercet merge CONFIG OUT" in capsys.readouterr().err
+
+
+def test_a_diff_shows_what_changed_most_first(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "a", "a"]) == 0
+    assert capsys.readouterr().out == "39 tensors: 39 same\n"
+    assert main(["diff", "a", "b", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["tensors"]
+    assert {row["kind"] for row in rows} == {"changed"}
+    changes = [row["relative_change"] for row in rows]
+    assert changes == sorted(changes, reverse=True)
+    tiny.write_checkpoint(recipe.parent / "c", pooler=False, max_positions=40, dtype="float16")
+    assert main(["diff", "a", "c", "--top", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "39 tensors: 2 only first, 1 shape, 36 changed"
+    assert "only first  pooler.dense" in lines[1]
+    assert "shape  embeddings.position_embeddings.weight  (66, 32) -> (40, 32)" in lines[3]
+    assert "float32 -> float16" in lines[4]
+    assert lines[-1] == "... and 35 more (--top 39)"
