@@ -274,6 +274,61 @@ def test_an_objective_is_the_weighted_sum_of_its_terms():
     assert Objective([Term(*term) for term in terms]).heads == ("dense", "sparse")
 
 
+@pytest.mark.parametrize("score_bytes", [1, 64 << 20])
+@pytest.mark.parametrize("name", ["info_nce", "kl_div", "m3_kd", "m3"])
+def test_a_passage_that_is_not_allowed_is_not_there(name, score_bytes):
+    sides, teacher = random_outputs(3, 2, 12), torch.randn(3, 2, generator=torch.Generator().manual_seed(12))
+    # the first query has its own group alone, the second all but one, the last everything
+    allowed = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]).bool()
+    options = {"temperature": 0.02, "score_bytes": score_bytes}
+    loss = make_loss(name, options | ({"self_distill": True} if name == "m3" else {}))
+    given_teacher = teacher if name in TAUGHT else None
+    found = loss(*sides, Targets(scores=given_teacher, allowed=allowed))
+    values = []
+    for query in range(3):
+        columns = allowed[query].nonzero()[:, 0]
+        kept = [sides[1][column : column + 1] for column in columns.tolist()]
+        # as a group of its own: the own two passages first
+        own = [position for position, column in enumerate(columns.tolist()) if column // 2 == query]
+        order = own + [position for position in range(len(kept)) if position not in own]
+        alone = sides[0][query : query + 1], Outputs.concat([kept[position] for position in order])
+        matrices = {head: scores(*alone, head) / 0.02 for head in HEADS}
+        target = teacher[query : query + 1].softmax(-1)
+        first = torch.zeros(1, dtype=torch.int64)
+        if name == "m3":
+            values.append(plain_unified(matrices, 1))
+        elif name == "m3_kd":
+            values.append(plain_m3_kd(matrices["dense"], target))
+        else:
+            hard = functional.cross_entropy(matrices["dense"], first)
+            soft = plain_soft(matrices["dense"][:, :2], target)
+            values.append(hard + soft if name == "kl_div" else hard)
+    expected = torch.stack(values).mean()
+    torch.testing.assert_close(found.value, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        gradients(found.value, sides), gradients(expected, sides), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_queries_without_any_negative_allowed_are_counted():
+    allowed = torch.eye(3).bool()
+    allowed[0, 1] = True
+    found = make_loss("mnrl")(*random_outputs(3, 1, 0), Targets(allowed=allowed))
+    assert int(found.parts["alone"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words"),
+    [
+        (torch.ones(3, 5).bool(), r"here \(3, 6\), not \(3, 5\)"),
+        (torch.zeros(3, 6).bool(), "own group always counts"),
+    ],
+)
+def test_what_is_allowed_fits_the_batch(allowed, words):
+    with pytest.raises(InputError, match=words):
+        make_loss("info_nce")(*random_outputs(3, 2, 0), Targets(allowed=allowed))
+
+
 @pytest.mark.parametrize("head", ["dense", "sparse"])
 def test_no_matrix_of_scores_is_larger_than_its_budget(head):
     sides = random_outputs(64, 4, 10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SCORE_BYTES", "Rows", "mean_over_queries"]
+__all__ = ["SCORE_BYTES", "Rows", "alone", "mean_over_queries"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ class Rows:
     """The scores of some queries.
 
     Attributes:
-        scores: head -> (rows, columns), in-batch the scores with all passages, else with the own group.
+        scores: head -> (rows, columns), in-batch the scores with all passages, else with the own group; -inf
+            where a passage is not this query's negative.
         first: the column of each query's positive, (rows,) int64; its negatives follow.
         group: passages of a query.
         teacher: (rows, group) the teacher's scores, or None.
@@ -75,6 +76,7 @@ def mean_over_queries(
         InputError: a query has nothing that its positive could be told from.
     """
     group = group_size(queries, passages)
+    _check_allowed(targets, len(queries), len(passages), group)
     first_query, scale = 0, 1.0
     if targets.across_devices and targets.in_batch:
         gathered = gather_passages(len(queries), passages)
@@ -94,6 +96,11 @@ def mean_over_queries(
         if targets.in_batch:
             found = {head: scores(mine, passages, head, normalize=normalize) for head in heads}
             first = (first_query + torch.arange(start, end, device=device)) * group
+            if targets.allowed is not None:
+                out = torch.zeros(end - start, columns, dtype=torch.bool, device=device)
+                mine_first = first_query * group
+                out[:, mine_first : mine_first + targets.allowed.shape[1]] = ~targets.allowed[start:end]
+                found = {head: matrix.masked_fill(out, -torch.inf) for head, matrix in found.items()}
         else:
             theirs = passages[start * group : end * group]
             found = {head: group_scores(mine, theirs, head, normalize=normalize) for head in heads}
@@ -110,3 +117,25 @@ def mean_over_queries(
         parts = [checkpoint(some, *bound, use_reentrant=False, preserve_rng_state=False) for bound in bounds]
         total = torch.stack(parts).sum(dim=0)
     return total * (scale / len(queries))
+
+
+def alone(targets: Targets) -> dict[str, Tensor]:
+    """How many queries are told from nothing, because no passage but their positive is allowed to them."""
+    if targets.allowed is None or not targets.in_batch or targets.across_devices:
+        return {}
+    return {"alone": (targets.allowed.sum(dim=1) < 2).sum()}
+
+
+def _check_allowed(targets: Targets, queries: int, passages: int, group: int) -> None:
+    allowed = targets.allowed
+    if allowed is None:
+        return
+    if allowed.shape != (queries, passages) or allowed.dtype != torch.bool:
+        raise InputError(
+            f"allowed is (queries, passages) booleans, here {(queries, passages)}, not "
+            f"{tuple(allowed.shape)} {allowed.dtype}."
+        )
+    first = torch.arange(queries, device=allowed.device)[:, None] * group
+    own = allowed.gather(1, first + torch.arange(group, device=allowed.device))
+    if not bool(own.all()):
+        raise InputError("allowed leaves out a query's own passage. Its own group always counts.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["LossValue", "Targets"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class Targets:
         labels: (queries,) how similar each pair is, or whether a passage is relevant, or None.
         in_batch: the passages of other queries are negatives too.
         across_devices: those of other processes as well; only with `in_batch`.
+        allowed: (queries, passages) bool, which passages of this process a query is told from where
+            `in_batch`: one that answers it, too, is not its negative. None for all.
         step: how many steps were taken before; counted from 0.
     """
 
@@ -29,7 +31,17 @@ class Targets:
     labels: Tensor | None = None
     in_batch: bool = True
     across_devices: bool = False
+    allowed: Tensor | None = None
     step: int = 0
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        return replace(
+            self,
+            scores=None if self.scores is None else self.scores.to(device),
+            labels=None if self.labels is None else self.labels.to(device),
+            allowed=None if self.allowed is None else self.allowed.to(device),
+        )
 
     def require_scores(self, loss: str, queries: int, group: int) -> Tensor:
         """(queries, group) the teacher's scores, in float32 and without a gradient, or an InputError."""

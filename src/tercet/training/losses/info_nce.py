@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tercet.training.losses import LOSSES, Known
 from tercet.training.outputs import Outputs
-from tercet.training.rows import SCORE_BYTES, Rows, mean_over_queries
+from tercet.training.rows import SCORE_BYTES, Rows, alone, mean_over_queries
 from tercet.training.scores import Head, zero_texts
 from tercet.training.settings import check_settings, limits
 from tercet.training.targets import LossValue, Targets
@@ -67,4 +67,4 @@ class InfoNCE:
             score_bytes=self.score_bytes,
         )
         counts = zero_texts(queries, passages) if self.head == "sparse" else {}
-        return LossValue(value, {"info_nce": value.detach(), **counts})
+        return LossValue(value, {"info_nce": value.detach(), **alone(targets), **counts})

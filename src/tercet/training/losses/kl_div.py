@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["KLDiv", "soft_cross_entropy"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -25,7 +25,8 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
 
     It is the Kullback-Leibler divergence plus the teacher's entropy, which has no gradient.
     """
-    return -(teacher * torch.log_softmax(student, dim=-1)).sum(-1)
+    # A column that neither side may choose has scores of -inf, and 0 times that is no number.
+    return -(teacher * torch.log_softmax(student, dim=-1).masked_fill(student == -torch.inf, 0)).sum(-1)
 
 
 def teacher_of(loss: str, targets: Targets, queries: int, group: int) -> Targets:
@@ -35,14 +36,7 @@ def teacher_of(loss: str, targets: Targets, queries: int, group: int) -> Targets
             f"{loss}: group_size is 1, and a softmax over one passage is 1 whatever the teacher says. Give "
             "each query at least one negative with a score."
         )
-    scores = targets.require_scores(loss, queries, group)
-    return Targets(
-        scores=scores,
-        labels=targets.labels,
-        in_batch=targets.in_batch,
-        across_devices=targets.across_devices,
-        step=targets.step,
-    )
+    return replace(targets, scores=targets.require_scores(loss, queries, group))
 
 
 @LOSSES.register("kl_div")

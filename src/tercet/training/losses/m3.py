@@ -16,7 +16,7 @@ from tercet.training.losses.info_nce import cross_entropy
 from tercet.training.losses.kl_div import soft_cross_entropy, teacher_of
 from tercet.training.losses.m3_kd import ranked_cross_entropy
 from tercet.training.outputs import Outputs
-from tercet.training.rows import SCORE_BYTES, Rows, mean_over_queries
+from tercet.training.rows import SCORE_BYTES, Rows, alone, mean_over_queries
 from tercet.training.scores import Head, group_size, zero_texts
 from tercet.training.settings import check_settings, limits
 from tercet.training.targets import LossValue, Targets
@@ -126,4 +126,5 @@ class M3:
             score_bytes=self.score_bytes,
         )
         named = dict(zip((*_TERMS, *_DISTILLED), means.detach(), strict=False))
-        return LossValue(_total(means), {**named, **zero_texts(queries, passages)})
+        counts = {**alone(targets), **zero_texts(queries, passages)}
+        return LossValue(_total(means), {**named, **counts})

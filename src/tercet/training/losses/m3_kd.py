@@ -29,7 +29,9 @@ def ranked_cross_entropy(rows: Rows, scores: Tensor, teacher: Tensor) -> Tensor:
     # log of the sum of exponentials of own passages i and after
     left = own.flip(1).logcumsumexp(1).flip(1)
     if scores.shape[1] > rows.group:
-        others = scores.scatter(1, rows.columns, -torch.inf).logsumexp(1, keepdim=True)
+        # The lowest number in the place of -inf: of nothing but that, the gradient would be no number.
+        lowest = torch.finfo(scores.dtype).min
+        others = scores.scatter(1, rows.columns, lowest).clamp(min=lowest).logsumexp(1, keepdim=True)
         left = torch.logaddexp(left, others)
     return (teacher * (left - own)).sum(-1)
 
