@@ -118,3 +118,5 @@ def test_mistakes_name_what_is_meant(tiny_bert):
         HaystackSparseDocumentEmbedder(tiny_bert).run("a")
     with pytest.raises(CheckpointError, match="makes no sparse vectors but dense"):
         HaystackSparseTextEmbedder(tiny_bert).warm_up()
+    with pytest.raises(InputError, match="meta_fields_to_embed is the string 'title'"):
+        HaystackDocumentEmbedder(tiny_bert, meta_fields_to_embed="title")

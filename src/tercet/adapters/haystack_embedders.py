@@ -203,7 +203,7 @@ class HaystackDocumentEmbedder(_Model):
             "prompt": prompt,
             "dimensions": dimensions,
             "normalize": normalize,
-            "meta_fields_to_embed": list(meta_fields_to_embed),
+            "meta_fields_to_embed": _names(meta_fields_to_embed),
             "embedding_separator": embedding_separator,
         }
         _Model.__init__(self, model, options, saved)
@@ -291,7 +291,7 @@ class HaystackSparseDocumentEmbedder(_Model):
         saved = {
             "prompt": prompt,
             "max_active_dims": max_active_dims,
-            "meta_fields_to_embed": list(meta_fields_to_embed),
+            "meta_fields_to_embed": _names(meta_fields_to_embed),
             "embedding_separator": embedding_separator,
         }
         _Model.__init__(self, model, options, saved)
@@ -310,3 +310,10 @@ class HaystackSparseDocumentEmbedder(_Model):
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
         """The same, in a thread of its own."""
         return await asyncio.to_thread(self.run, documents)
+
+
+def _names(fields: Sequence[str]) -> list[str]:
+    """The fields; one string is no list of them, though it is a sequence of its letters."""
+    if isinstance(fields, str):
+        raise InputError(f"meta_fields_to_embed is the string {fields!r}. Pass a list: [{fields!r}].")
+    return list(fields)
