@@ -14,8 +14,10 @@ import tiny
 import tiny_sparse
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.writer import save_checkpoint
+from tercet.cli.main import main
 from tercet.errors import CheckpointError, NonFiniteError
 from tercet.modules.sparse_auto_encoder import SparseAutoEncoder
+from tercet.storage.vectors import read_vectors
 
 TEXTS = list(tiny.TEXTS)
 # Largest distance of a row of all features to that of float32, in lengths of the row.
@@ -154,6 +156,20 @@ def test_settings_that_cannot_be_are_refused(tmp_path, changes, told):
     with pytest.raises(CheckpointError, match=told) as caught:
         open_checkpoint(folder)
     assert "2_SparseAutoEncoder" in str(caught.value)
+
+
+def test_the_command_embeds_by_what_the_model_has_where_nothing_is_asked_for(tmp_path, capsys):
+    texts, out = tmp_path / "texts.txt", tmp_path / "vectors.npz"
+    texts.write_text("\n".join(text for text in TEXTS if text.strip()) + "\n", encoding="utf-8")
+    for write, width in ((tiny_sparse.write_csr, 48), (tiny_sparse.write_splade, None)):
+        folder = write(tmp_path / write.__name__)
+        options = ["--model", str(folder), "--device", "cpu", "--precision", "float32", "--overwrite"]
+        assert main(["embed", str(texts), "-o", str(out), *options]) == 0
+        found, _, _ = read_vectors(str(out))
+        assert found.outputs == ("sparse",)
+        assert width in (None, found.sparse.vocabulary)
+        assert main(["embed", str(texts), "-o", str(out), "--outputs", "dense", *options]) == 2
+        assert "no dense output" in capsys.readouterr().err
 
 
 def test_a_module_behind_it_and_one_without_a_pooling_are_refused(tmp_path):

@@ -97,6 +97,7 @@ def main() -> None:
         _save(out / "words.npz", record_words.word_stacks(folder))
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
+        _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
     _save(out / "losses.npz", record_losses.record())
     _save(out / "merging.npz", record_merging.record())
     _save(out / "minilm.npz", _minilm(texts))

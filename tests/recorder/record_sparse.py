@@ -1,11 +1,11 @@
 """Records what sentence-transformers' SparseEncoder gives; runs where it is installed, without Tercet.
 
-python tests/recorder/record_sparse.py tests/recorded/sparse_encoder.npz
+python tests/recorder/record_sparse.py tests/recorded/sparse_encoder.npz tests/recorded/sparse_calls.npz
 """
 
 from __future__ import annotations
 
-__all__ = ["sparse_vectors"]
+__all__ = ["sparse_calls_answers", "sparse_vectors"]
 
 import sys
 import tempfile
@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from sentence_transformers import SparseEncoder  # noqa: E402
 
-from recorder import cases, sparse_cases  # noqa: E402
+from recorder import cases, sentence_calls, sparse_calls, sparse_cases  # noqa: E402
 
 
 def sparse_vectors(folder: Path) -> dict[str, np.ndarray]:
@@ -38,6 +38,20 @@ def sparse_vectors(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def sparse_calls_answers(folder: Path) -> dict[str, np.ndarray]:
+    """What the class answers to each call of each folder, and the signatures of its methods."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, name in enumerate(sparse_calls.FOLDERS):
+        path = sparse_calls.write(folder / f"calls{number}", name)
+        found = sparse_calls.answers(SparseEncoder, path)
+        arrays |= {f"{name}/{call}": value for call, value in found.items()}
+    return arrays | {
+        f"signature/{method}": sentence_calls.signature(SparseEncoder, method)
+        for method in sparse_calls.METHODS
+    }
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        np.savez_compressed(sys.argv[1], **sparse_vectors(Path(scratch)))
+    for place, made in zip(sys.argv[1:], (sparse_vectors, sparse_calls_answers), strict=False):
+        with tempfile.TemporaryDirectory() as scratch:
+            np.savez_compressed(place, **made(Path(scratch)))

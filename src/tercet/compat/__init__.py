@@ -12,6 +12,7 @@ __all__ = [
     "FlagReranker",
     "RerankerModelClass",
     "SentenceTransformer",
+    "SparseEncoder",
 ]
 
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tercet.compat.flag_model import FlagModel
     from tercet.compat.flag_reranker import FlagReranker
     from tercet.compat.sentence_transformer import SentenceTransformer
+    from tercet.compat.sparse_encoder import SparseEncoder
 
 # Read when first asked for: importing this package alone imports neither torch nor NumPy.
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "FlagReranker": "tercet.compat.flag_reranker",
     "RerankerModelClass": "tercet.compat.flag_auto_reranker",
     "SentenceTransformer": "tercet.compat.sentence_transformer",
+    "SparseEncoder": "tercet.compat.sparse_encoder",
 }
 
 

@@ -6,7 +6,7 @@ __all__ = ["Precision", "checked_precision", "given_as", "in_precision", "watche
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tercet.quantization import Quantizer
 
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 _PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+T = TypeVar("T")
 # Texts between two looks at the bar.
 _SLICE = 256
 
@@ -72,7 +73,9 @@ def given_as(
     return rows if to_tensor else list(rows)
 
 
-def watched(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str], *, shown: bool) -> Tensor:
+def watched(
+    encode: Callable[[Sequence[str]], T], texts: Sequence[str], *, shown: bool, join: Callable[[list[T]], T]
+) -> T:
     """What `encode` gives for the texts; with a bar if it is to be shown and standard error is a terminal."""
     if not shown or not sys.stderr.isatty() or len(texts) <= _SLICE:
         return encode(texts)
@@ -85,4 +88,4 @@ def watched(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str], *, 
         encode(texts[first : first + _SLICE])
         for first in track(firsts, "Batches", console=console, transient=True)
     ]
-    return torch.cat(parts)
+    return join(parts)

@@ -245,7 +245,7 @@ class SentenceTransformer(Loaded[Embedder]):
 
         if show_progress_bar is None:
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
-        made = watched(vectors, texts, shown=show_progress_bar)
+        made = watched(vectors, texts, shown=show_progress_bar, join=torch.cat)
         if output_value is None:
             features = self._tokens(texts, prompt, max_length)
             for text, vector in zip(features, made.to(self.device), strict=True):

@@ -52,7 +52,8 @@ def load(
             to compute such as "int8-fast" or "tf32".
         device: "cpu", "cuda", "cuda:1", "mps", a torch.device; None for the best that is there.
         outputs: what will be asked for, of "dense", "sparse", "multivector"; a head that is not there is an
-            error now; None for whatever the checkpoint can make.
+            error now; "usual" for what `encode` makes where nothing is asked for; None for whatever the
+            checkpoint can make.
         revision, token, local_files_only, cache_folder: for the hub.
         max_length: most tokens of a text, special tokens included; never more than the model takes.
         pooling: replaces the checkpoint's pooling: "cls", "mean", ..., or several: "cls+mean"; "splade" gives
@@ -84,6 +85,8 @@ def load(
     checkpoint = open_checkpoint(source, pooling=pooling)
     if prompts is not None:
         checkpoint = replace(checkpoint, prompts={**checkpoint.prompts, **_checked_prompts(prompts)})
+    if outputs == "usual":
+        outputs = checkpoint.outputs[:1]
     outputs = None if outputs is None else named_outputs(outputs)
     plan = planned(
         checkpoint,

@@ -53,7 +53,14 @@ def embed(
         ),
     ],
     model: shared.Model = "BAAI/bge-m3",
-    outputs: shared.Outputs = "dense",
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Of dense, sparse, multivector, with commas between; by default dense, or sparse of a model "
+            "that makes no dense vectors.",
+        ),
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help="Of the input, where its suffix does not say it.", rich_help_panel=_IN)
     ] = None,
@@ -132,7 +139,7 @@ def embed(
         tercet embed queries.txt -o queries.npz --model minilm --query --output-dtype float16
         tercet embed docs.csv --column body -o docs.parquet --outputs dense,sparse,multivector
     """
-    chosen = shared.parse_outputs(outputs)
+    chosen = None if outputs is None else shared.parse_outputs(outputs)
     check_output(output, input=input, overwrite=overwrite)
     if output == "-" and json_summary:
         raise InputError("-o - and --json would both print to the standard output. Give OUT a name.")
@@ -157,7 +164,7 @@ def embed(
             precision=precision,
             tolerance=tolerance,
             device=device,
-            outputs=chosen,
+            outputs=chosen or "usual",
             revision=revision,
             token=token,
             local_files_only=offline,
@@ -167,6 +174,7 @@ def embed(
             plan=plan,
             confirm=shared.confirmation(model, yes=yes),
         )
+        chosen = chosen or loaded.outputs[:1]
         load_seconds = perf_counter() - start
         print(
             f"{model}: {loaded.plan.scheme} on {loaded.plan.device}, loaded in {load_seconds:.1f} s",
