@@ -19,6 +19,9 @@ from tercet.training.targets import Targets
 QUERIES, GROUP = 5, 2
 # Which queries a process has: not as many as the other.
 SHARES = ((0, 2), (2, 5))
+# Two queries may not meet one passage each, of their own process.
+ALLOWED = torch.ones(QUERIES, QUERIES * GROUP, dtype=torch.bool)
+ALLOWED[[0, 3], [2, 4]] = False
 TEACHER = torch.linspace(-1, 1, QUERIES * GROUP).view(QUERIES, GROUP)
 
 
@@ -27,6 +30,7 @@ def losses() -> dict[str, Loss]:
     return {
         "m3": make_loss("m3", {"temperature": 0.5, "self_distill": True}),
         "kl_div": make_loss("kl_div", {"temperature": 0.5}),
+        "masked": make_loss("info_nce", {"temperature": 0.5}, head="sparse"),
         "rows": make_loss("info_nce", {"temperature": 0.5, "score_bytes": 1}),
     }
 
@@ -43,7 +47,11 @@ def mixed(factors: Tensor) -> tuple[Outputs, Outputs]:
 
 def targets(name: str, start: int, end: int, *, across: bool) -> Targets:
     """Those of some queries."""
-    return Targets(scores=TEACHER[start:end] if name == "kl_div" else None, across_devices=across)
+    return Targets(
+        scores=TEACHER[start:end] if name == "kl_div" else None,
+        allowed=ALLOWED[start:end, start * GROUP : end * GROUP] if name == "masked" else None,
+        across_devices=across,
+    )
 
 
 def work(rank: int, folder: str) -> None:
