@@ -1,6 +1,8 @@
 """Losses against the numbers of a hand calculation, and against plain formulas."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -483,3 +485,11 @@ def test_labels_of_a_binary_reranker_lie_between_0_and_1():
 def test_negatives_across_devices_need_processes():
     with pytest.raises(InputError, match="accelerate launch"):
         make_loss("info_nce")(*random_outputs(3, 2, 0), Targets(across_devices=True))
+
+
+def test_the_page_of_losses_names_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+    named = set(
+        re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in page.splitlines() if row[:3] == "| `"))
+    )
+    assert named == {*LOSSES.names(), *RERANKER_LOSSES.names()}
