@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import tercet
 from recorder import late_cases
 from tercet.checkpoint.layout import open_checkpoint
+from tercet.cli.main import main
 from tercet.errors import CheckpointError, InputError
 
 
@@ -161,3 +162,25 @@ def test_what_late_interaction_cannot_do_is_refused(tmp_path):
         model.encode(["a"], outputs="dense")
     with pytest.raises(InputError, match=r"a vector for each token.*Leave pooling out"):
         tercet.load(tmp_path, pooling="mean")
+
+
+@pytest.mark.parametrize("query", [False, True])
+def test_tercet_embed_takes_texts_as_documents_or_as_queries(tmp_path, query):
+    model = load(tmp_path / "model")
+    texts = list(late_cases.TEXTS[1:3])
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    options = ["--model", str(tmp_path / "model"), "--outputs", "multivector", "--precision", "float32"]
+    options += ["--device", "cpu", "-o", str(tmp_path / "out.npz"), *(["--query"] if query else [])]
+    assert main(["embed", str(tmp_path / "texts.txt"), *options]) == 0
+    encode = model.encode_query if query else model.encode_document
+    with np.load(tmp_path / "out.npz") as arrays:
+        rows = next(arrays[name] for name in arrays if arrays[name].shape[-1:] == (late_cases.WIDTH,))
+    np.testing.assert_allclose(rows, encode(texts).multivector.vectors, rtol=1e-5, atol=1e-6)
+
+
+def test_provenance_tells_what_late_interaction_does_to_a_text(tmp_path):
+    model = load(tmp_path)
+    said = model.provenance(task="query")
+    assert json.loads(json.dumps(said))["late"]["markers"] == {"query": "[Q] ", "document": "[D] "}
+    assert said["task"] == "query"
+    assert said["max_length"] == 16

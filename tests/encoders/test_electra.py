@@ -1,5 +1,8 @@
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+import tercet
 import tiny
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.encoders import ENCODERS
@@ -36,3 +39,26 @@ def test_a_projection_that_the_configuration_does_not_expect_is_an_error(tmp_pat
     folder = tiny.write_checkpoint(tmp_path, "electra", embedding=12, config={"embedding_size": 32})
     with pytest.raises(CheckpointError, match=r"'embeddings_project\.(weight|bias)' is not known"):
         check_encoder(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("head", ["discriminator_predictions", "generator_predictions"])
+def test_a_head_of_pre_training_changes_no_vector_and_is_named(tmp_path, head):
+    plain = tiny.write_checkpoint(tmp_path / "plain", "electra", embedding=12)
+    whole = tiny.write_checkpoint(tmp_path / "whole", "electra", embedding=12, prefix="electra.")
+    tensors = load_file(whole / "model.safetensors")
+    if head == "generator_predictions":
+        tensors |= {
+            f"{head}.dense.weight": torch.ones(12, 32),
+            f"{head}.dense.bias": torch.ones(12),
+            f"{head}.LayerNorm.weight": torch.ones(12),
+            f"{head}.LayerNorm.bias": torch.ones(12),
+            "generator_lm_head.bias": torch.ones(220),
+        }
+    else:
+        tensors |= {f"{head}.dense.weight": torch.ones(32, 32), f"{head}.dense.bias": torch.ones(32)}
+        tensors |= {f"{head}.dense_prediction.weight": torch.ones(1, 32)}
+    save_file(tensors, whole / "model.safetensors")
+    models = [tercet.load(folder, precision="float32", device="cpu") for folder in (plain, whole)]
+    vectors = [model.encode(tiny.TEXTS).dense for model in models]
+    assert torch.equal(*vectors)
+    assert any(f"{head}.dense.weight" in note for note in models[1].checkpoint.notes)

@@ -7,7 +7,7 @@ __all__ = ["Embedder"]
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -266,6 +266,7 @@ class Embedder:
             "truncate_dim": checkpoint.truncate_dim,
             "normalize": call.options.normalize,
             "max_active_dims": call.options.max_active_dims or checkpoint.max_active_dims,
+            **({} if checkpoint.late is None else {"task": call.task, "late": asdict(checkpoint.late)}),
         }
 
     def _call(self, asked: Asked) -> Call:

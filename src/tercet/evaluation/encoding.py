@@ -7,7 +7,7 @@ __all__ = ["Encoding", "identity", "text_identity"]
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tercet.checkpoint.hashing import hash_file
@@ -113,6 +113,7 @@ def text_identity(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any
         "tokenizer_probe_sha256": _digest(made),
         "tokenizer_config_sha256": _digest(checkpoint.tokenizer_config),
         "config_sha256": _digest(checkpoint.config),
+        **({} if checkpoint.late is None else {"late": asdict(checkpoint.late)}),
     }
 
 

@@ -36,6 +36,7 @@ class _How(TypedDict):
     prompt_name: str | None
     dimensions: int | None
     normalize: bool | None
+    task: str | None
 
 
 @command.register("embed")
@@ -84,7 +85,7 @@ def embed(
     query: Annotated[
         bool,
         typer.Option(
-            "--query", help="With the model's prompt for queries, if it has one.", rich_help_panel=_TEXT
+            "--query", help="With the model's prompt for queries, or as its queries.", rich_help_panel=_TEXT
         ),
     ] = False,
     max_length: shared.MaxLength = None,
@@ -188,6 +189,8 @@ def embed(
             prompt_name="query" if query and "query" in loaded.checkpoint.prompts else prompt_name,
             dimensions=dimensions,
             normalize=normalize,
+            # Of late interaction, texts are queries or documents.
+            task=None if loaded.checkpoint.late is None else "query" if query else "document",
         )
         provenance = loaded.provenance(**how)
         with open_writer(output, provenance=provenance, keep_text=keep_text, overwrite=overwrite) as writer:
