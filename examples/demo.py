@@ -1,14 +1,14 @@
 """Text in, vectors out, and a search over them: the documentation of Python's own standard library.
 
-python examples/demo.py                          the packaged all-MiniLM-L6-v2: no download, dense vectors
-python examples/demo.py --model BAAI/bge-m3      from the hub: dense, sparse and multi-vector embeddings
+python examples/demo.py                          the packaged MiniLM with Tercet's heads: no download
+python examples/demo.py --model BAAI/bge-m3      from the hub
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -23,6 +23,9 @@ from tercet.storage.vectors import open_writer, read_vectors
 
 QUESTIONS = ("how do I pick a random element", "read a csv file", "wait for several coroutines")
 BEST = 3
+WORDS = 5
+# Of dense, sparse and multi-vector scores.
+WEIGHTS = (1.0, 0.05, 1.0)
 
 # Plain text when it goes into a file; lines are never broken there.
 console = Console(highlight=False, soft_wrap=True)
@@ -32,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="minilm", help="a folder, a hub id, or minilm")
+    parser.add_argument("--model", default="tercet-minilm", help="a folder, a hub id, or a packaged model")
     parser.add_argument("--precision", default="auto", help="auto, checkpoint, or a dtype such as float16")
     parser.add_argument("--limit", type=int, help="at most so many texts")
     parser.add_argument("-o", "--output", default="build/stdlib_docs.parquet", help="where the vectors go")
@@ -103,18 +106,33 @@ def answer(model: tercet.Embedder, docs: Sequence[Doc], output: str) -> None:
     documents, ids, _ = read_vectors(output)
     texts = {doc.id: doc.text for doc in docs}
     start = perf_counter()
-    scores = score_matrix(model.encode_query(QUESTIONS, outputs=model.outputs), documents)
+    asked = model.encode_query(QUESTIONS, outputs=model.outputs)
+    scores = score_matrix(asked, documents, weights=WEIGHTS)
     took = (perf_counter() - start) / len(QUESTIONS)
-    for question, row in zip(QUESTIONS, scores.combined, strict=True):
+    kinds = {"dense": scores.dense, "sparse": scores.sparse, "multi-vector": scores.multivector}
+    there = {name: each for name, each in kinds.items() if each is not None}
+    lexical = asked.sparse.tokens(model.tokenizer) if asked.sparse is not None else None
+    for number, (question, row) in enumerate(zip(QUESTIONS, scores.combined, strict=True)):
         console.print(f"\n[bold]{question}?[/bold]")
+        if lexical is not None:
+            console.print(f"  [dim]its words: {words(lexical[number])}[/dim]")
         best = row.topk(min(BEST, len(row)))
         names = [str(ids[place]) for place in best.indices.tolist()]
         width = max(map(len, names))
         for score, name in zip(best.values.tolist(), names, strict=True):
             console.print(f"  {score:.3f}  [green]{name:<{width}}[/green]  [dim]{summary(texts[name])}[/dim]")
+        if len(there) > 1:
+            firsts = (f"{kind} {ids[int(each[number].argmax())]}" for kind, each in there.items())
+            console.print(f"  [dim]first by one kind alone: {', '.join(firsts)}[/dim]")
     console.print(
         f"\n{took * 1000:.0f} ms a question, embedded and compared with all {len(documents):,} texts."
     )
+
+
+def words(weights: Mapping[str, float]) -> str:
+    """The tokens that weigh most in a question's sparse vector."""
+    best = sorted(weights.items(), key=lambda pair: -pair[1])[:WORDS]
+    return ", ".join(f"{token} {weight:.2f}" for token, weight in best).replace("[", r"\[")
 
 
 def summary(text: str) -> str:

@@ -27,6 +27,8 @@ def fill() -> None:
     assert write_blocks({"weights": "a"}, [("w", Block({}, torch.zeros(1000, dtype=torch.uint8)))], 1000)
     assert write_json("ab.json", {"report": "{}"}, folder=cache_folder() / "evaluations")
     assert write_json("cd.json", {}, folder=cache_folder() / "audits" / "deep")
+    (cache_folder() / "models" / "some").mkdir(parents=True)
+    (cache_folder() / "models" / "some" / "config.json").write_text("{}")
     (cache_folder() / ".probe-0123.json.x7").write_text("half")
     (cache_folder() / "notes").write_text("of another program")
 
@@ -35,6 +37,7 @@ def test_nothing_is_kept_before_anything_was_written() -> None:
     assert [(one.kind, one.places, one.files, one.bytes) for one in kept.kept()] == [
         ("probes", (), 0, 0),
         ("weights", (), 0, 0),
+        ("models", (), 0, 0),
         ("results", (), 0, 0),
     ]
     assert not cache_folder().exists()
@@ -43,7 +46,7 @@ def test_nothing_is_kept_before_anything_was_written() -> None:
 def test_every_file_is_counted_once_with_its_bytes() -> None:
     fill()
     counts = {one.kind: one.files for one in kept.kept()}
-    assert counts == {"probes": 2, "weights": 2, "results": 2}
+    assert counts == {"probes": 2, "weights": 2, "models": 1, "results": 2}
     ours = [path for path in cache_folder().rglob("*") if path.is_file() and path.name != "notes"]
     assert sum(one.bytes for one in kept.kept()) == sum(path.stat().st_size for path in ours)
 

@@ -18,6 +18,7 @@ from tercet.errors import OutputError, UnknownNameError, nearest
 KINDS: Mapping[str, tuple[str, ...]] = {
     "probes": ("probe-",),
     "weights": ("weights",),
+    "models": ("models",),
     "results": ("evaluations", "audits", "verdicts"),
 }
 

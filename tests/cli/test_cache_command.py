@@ -50,7 +50,8 @@ def test_the_page_has_the_folder_and_a_line_for_every_kind(
     assert [line.split()[0] for line in lines] == list(KINDS) == list(command._MEANING)
     assert "2 files, 6 kB" in lines[0]
     assert "0 files, 0 kB" in lines[1]
-    assert "1 file, 0 kB" in lines[2]
+    assert "0 files, 0 kB" in lines[2]
+    assert "1 file, 0 kB" in lines[3]
     assert "--clear KIND" in last
     assert all(len(line) <= 125 for line in lines)
 

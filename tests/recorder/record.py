@@ -43,6 +43,7 @@ from recorder import (  # noqa: E402
     record_score_stacks,
     record_sentence_calls,
     record_sparse,
+    record_tri_vector,
     record_words,
 )
 from recorder.record_modules import module_stacks  # noqa: E402
@@ -98,6 +99,8 @@ def main() -> None:
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
+        tri_vector = record_tri_vector.compose(folder / "tri_vector")
+        _save(out / "tri_vector.npz", record_tri_vector.tri_vectors(tri_vector))
     _save(out / "losses.npz", record_losses.record())
     _save(out / "merging.npz", record_merging.record())
     _save(out / "minilm.npz", _minilm(texts))

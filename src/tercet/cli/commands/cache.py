@@ -23,6 +23,7 @@ _ALL = "all"
 _MEANING = {
     "probes": "what was measured of this machine; measured again in about two seconds",
     "weights": "weights packed for the native kernels, and hashes of weight files; packed again at a load",
+    "models": "tercet-minilm, put together from its packages; links to them where that can be",
     "results": "reports of evaluations, parts and verdicts of audits; computed again when asked for",
 }
 
@@ -31,7 +32,7 @@ _MEANING = {
 def cache(
     clear: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="Remove what is kept: probes, weights, results, or all."),
+        typer.Option(metavar="KIND", help="Remove what is kept: probes, weights, models, results, or all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: shared.Json = False,

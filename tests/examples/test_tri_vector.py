@@ -1,0 +1,120 @@
+"""The recipe of the packaged heads: texts, pairs, training, picture and table, on a few texts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECORDED = Path(__file__).parents[1] / "recorded" / "texts.json"
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("tri_vector_pairs")
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("train_tri_vector")
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("draw_tri_vector")
+
+
+def test_packages_give_synopsis_and_sentences_and_nothing_where_there_is_no_apt(
+    pairs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = (
+        "Package: a\nDescription-en: tool for wings\n First sentence. Second one,\n over two lines.\n .\n"
+        "  * an item\nHomepage: x\n\nPackage: b\nDescription: no long one\n"
+    )
+    program = tmp_path / "apt-cache"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{records}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (found,) = pairs.packages()
+    assert found.title == "tool for wings"
+    assert found.sentences == ("First sentence.", "Second one, over two lines.", "* an item")
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert list(pairs.packages()) == []
+
+
+def test_a_sentence_that_many_texts_share_is_in_none_of_them(
+    pairs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = "This package contains the shared library of all of them."
+    own = [f"Text number {n} speaks of the matter {n} in a dozen words or a few more." for n in range(4)]
+    found = [pairs.Source(f"title {n}", (common, text), "debian") for n, text in enumerate(own)]
+    monkeypatch.setattr(pairs, "docstrings", lambda: iter(()))
+    monkeypatch.setattr(pairs, "packages", lambda options: iter(found))
+    assert [source.sentences for source in pairs.sources()] == [(text,) for text in own]
+
+
+def test_pairs_never_hold_their_query_and_are_the_same_for_a_seed(pairs: ModuleType) -> None:
+    texts = [
+        pairs.Source(f"title {n}", tuple(f"sentence {m} of the text number {n}." for m in range(3)), "debian")
+        for n in range(50)
+    ]
+    made = pairs.make_pairs(texts, 1)
+    assert made == pairs.make_pairs(texts, 1) != pairs.make_pairs(texts, 2)
+    assert all(pair.query not in pair.passage for pair in made)
+    assert {pair.query.startswith("title") for pair in made} == {True, False}
+    asked = pairs.as_questions(made, 3)
+    assert [pair.passage for pair in asked] == [pair.passage for pair in made]
+    assert 0 < sum(pair.query.endswith("?") for pair in asked) < len(asked)
+
+
+def test_heads_are_trained_written_and_drawn(
+    train: ModuleType, draw: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = importlib.import_module("tri_vector_pairs")
+    texts = json.loads(RECORDED.read_text(encoding="utf-8"))
+    found = [
+        pairs.Source(title, tuple(pairs.split(body)), "stdlib")
+        for title, _, body in (text.partition("\n\n") for text in texts)
+    ]
+    monkeypatch.setattr(train, "sources", lambda options: [source for source in found if source.sentences])
+    settings = train.Settings(
+        pairs=100,
+        shortest=5,
+        max_length=48,
+        held_out=30,
+        asked=30,
+        steps=24,
+        groups=3,
+        near=5,
+        nearest=8,
+        rate=2e-2,
+    )
+    train.run(settings, tmp_path, [])
+    sparse = torch.load(tmp_path / "sparse_linear.pt", weights_only=True)
+    colbert = torch.load(tmp_path / "colbert_linear.pt", weights_only=True)
+    assert {name: tuple(value.shape) for name, value in sparse.items()} == {"weight": (1, 384), "bias": (1,)}
+    assert {name: tuple(each.shape) for name, each in colbert.items()} == {"weight": (96, 384), "bias": (96,)}
+    log = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    assert log["steps"] == list(range(1, 25))
+    assert log["measured_at"] == [0, 6, 12, 18, 24]
+    totals = [sum(losses) for losses in zip(*log["losses"].values(), strict=True)]
+    assert sum(totals[-8:]) < sum(totals[:8])
+    assert log["ndcg"]["sparse"][-1] > log["ndcg"]["sparse"][0]
+    assert log["ndcg"]["hybrid"][-1] >= log["ndcg"]["dense"][-1]
+
+    assert draw.main([str(tmp_path / "training.json"), str(tmp_path / "curves.svg")]) == 0
+    for name in ("curves.svg", "curves-dark.svg"):
+        assert "multivector" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_ndcg_of_own_passages_counts_ties_against_us(train: ModuleType) -> None:
+    scores = torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 0.0]])
+    assert train.ndcg(scores) == pytest.approx((1 + 1 / 1.5849625) / 2)
