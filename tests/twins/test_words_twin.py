@@ -73,3 +73,18 @@ def test_word_embeddings_that_cannot_be_are_refused_with_their_file(tmp_path, fi
     with pytest.raises(CheckpointError, match=says) as caught:
         tercet.load(tmp_path, precision="float32", device="cpu")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean+lasttoken"])
+def test_a_pooling_of_one_place_is_refused_since_a_text_may_have_no_words(tmp_path, pooling):
+    folder = word_cases.write(tmp_path, "mean of words")
+    with pytest.raises(CheckpointError, match=r"first or the last token.*Pass pooling='mean'"):
+        tercet.load(folder, pooling=pooling)
+
+
+@pytest.mark.parametrize("name", [name for name in word_cases.CASES if not name.startswith("lstm")])
+def test_a_text_without_known_words_is_embedded_beside_others_as_alone(tmp_path, name):
+    model = tercet.load(word_cases.write(tmp_path, name), precision="float32", device="cpu")
+    found = model.encode(["", "the cat", "unknowable"]).dense
+    np.testing.assert_allclose(found[2], model.encode(["unknowable"]).dense[0], atol=1e-6)
+    np.testing.assert_allclose(found[1], model.encode(["the cat"]).dense[0], rtol=1e-5, atol=1e-6)

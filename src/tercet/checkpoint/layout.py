@@ -33,7 +33,7 @@ from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
 from tercet.checkpoint.unknown import code_of_its_own
 from tercet.checkpoint.weights import Remote, Weights, find_weights
-from tercet.checkpoint.word_files import read_word_embeddings
+from tercet.checkpoint.word_files import read_word_embeddings, refuse_places
 from tercet.errors import CheckpointError, InputError
 
 
@@ -90,6 +90,8 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     else:
         check_late_widths(folder, stack.modules, hidden)
 
+    if stack.first == "WordEmbeddings":
+        refuse_places(folder, stack.modules)
     weights, tensors, ignored = body.weights, body.tensors, body.ignored
     _refuse_rerankers(folder, layout, tensors)
     settings = SentenceSettings()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["WORDS_FILE", "read_word_embeddings"]
+__all__ = ["WORDS_FILE", "read_word_embeddings", "refuse_places"]
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tercet.checkpoint.body import UNLIMITED, Body
+from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, nothing_left
 from tercet.checkpoint.paths import inside
 from tercet.checkpoint.weights import Remote, find_weights
@@ -68,3 +70,13 @@ def read_word_embeddings(folder: Path, relative: str, remote: Remote | None = No
         tokenizer_config={"model_max_length": length},
         special_tokens=False,
     )
+
+
+def refuse_places(folder: Path, modules: Iterable[ModuleSpec]) -> None:
+    """An error for a pooling of the first or last word, which a text without a known word does not have."""
+    for module in modules:
+        if {"cls", "lasttoken"} & set(module.config.get("modes", ())):
+            raise CheckpointError(
+                f"{folder}: {module.where} takes the first or the last token of a text, and of words a "
+                "text may have none. Pass pooling='mean'."
+            )
