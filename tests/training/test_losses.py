@@ -282,7 +282,7 @@ def test_a_passage_that_is_not_allowed_is_not_there(name, score_bytes):
     sides, teacher = random_outputs(3, 2, 12), torch.randn(3, 2, generator=torch.Generator().manual_seed(12))
     # the first query has its own group alone, the second all but one, the last everything
     allowed = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]).bool()
-    options = {"temperature": 0.02, "score_bytes": score_bytes}
+    options = {"temperature": 0.5, "score_bytes": score_bytes}
     loss = make_loss(name, options | ({"self_distill": True} if name == "m3" else {}))
     given_teacher = teacher if name in TAUGHT else None
     found = loss(*sides, Targets(scores=given_teacher, allowed=allowed))
@@ -294,7 +294,7 @@ def test_a_passage_that_is_not_allowed_is_not_there(name, score_bytes):
         own = [position for position, column in enumerate(columns.tolist()) if column // 2 == query]
         order = own + [position for position in range(len(kept)) if position not in own]
         alone = sides[0][query : query + 1], Outputs.concat([kept[position] for position in order])
-        matrices = {head: scores(*alone, head) / 0.02 for head in HEADS}
+        matrices = {head: scores(*alone, head) / 0.5 for head in HEADS}
         target = teacher[query : query + 1].softmax(-1)
         first = torch.zeros(1, dtype=torch.int64)
         if name == "m3":
