@@ -5,7 +5,7 @@ Needs what `tiny` needs, so that it also runs where the peers are installed.
 
 from __future__ import annotations
 
-__all__ = ["head", "write_csr", "write_splade"]
+__all__ = ["head", "write_csr", "write_routes", "write_splade"]
 
 import json
 import zlib
@@ -177,6 +177,30 @@ def write_csr(
         folder / "2_SparseAutoEncoder" / "model.safetensors",
         metadata={"encoder.weight": "decoder.linear.weight"},
     )
+    return folder
+
+
+def write_routes(folder: str | Path, **settings: Any) -> Path:
+    """A SPLADE folder whose queries are pooled by the sum, and documents by the maximum."""
+    folder = write_splade(folder, **settings)
+    splade, router = folder / "1_SpladePooling", folder / "1_Router"
+    router.mkdir()
+    structure = {}
+    for route, strategy in (("query", "sum"), ("document", "max")):
+        name = f"{route}_0_SpladePooling"
+        (router / name).mkdir()
+        config = json.loads((splade / "config.json").read_text(encoding="utf-8"))
+        _json(router / name / "config.json", {**config, "pooling_strategy": strategy})
+        structure[route] = [name]
+    for file in splade.iterdir():
+        file.unlink()
+    splade.rmdir()
+    types = {name: _FOLDERS["SpladePooling"] for names in structure.values() for name in names}
+    parameters = {"default_route": "document", "allow_empty_key": True, "route_mappings": {}}
+    _json(router / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
+    first, pooling = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    reference = "sentence_transformers.base.modules.router.Router"
+    _json(folder / "modules.json", [first, {**pooling, "path": "1_Router", "type": reference}])
     return folder
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tercet
+import tiny_sparse
 from recorder import modules
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.writer import save_checkpoint
@@ -173,3 +174,34 @@ def test_a_second_router_and_one_within_a_router_are_refused(tmp_path):
     within = written(tmp_path / "within", {"query": (router(ROUTES),), "document": ()})
     with pytest.raises(CheckpointError, match=r"query_0_Router: the module 'Router' .* is not supported"):
         open_checkpoint(within)
+
+
+def test_routes_to_sparse_vectors_share_an_encoder_and_its_head(tmp_path):
+    folder = tiny_sparse.write_routes(tmp_path / "model")
+    model = load(folder)
+    assert model.outputs == ("sparse",)
+    queries, documents = (
+        encode(modules.TEXTS).sparse for encode in (model.encode_query, model.encode_document)
+    )
+    for strategy, found in (("sum", queries), ("max", documents)):
+        alone = load(tiny_sparse.write_splade(tmp_path / strategy, strategy=strategy))
+        assert found.allclose(alone.encode(modules.TEXTS).sparse, rtol=1e-5, atol=1e-5)
+    assert model.encode(modules.TEXTS).sparse.allclose(documents)
+    copy = load(save_checkpoint(open_checkpoint(folder), tmp_path / "copy"))
+    assert copy.encode_query(modules.TEXTS).sparse.allclose(queries, atol=0)
+
+
+def test_a_route_to_sparse_and_one_to_dense_vectors_are_refused(tmp_path):
+    folder = tiny_sparse.write_routes(tmp_path)
+    path = folder / "1_Router" / "router_config.json"
+    config = json.loads(path.read_text())
+    config["types"]["query_0_Pooling"] = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+    (folder / "1_Router" / "query_0_Pooling").mkdir()
+    settings = {"embedding_dimension": 32, "pooling_mode": "mean"}
+    (folder / "1_Router" / "query_0_Pooling" / "config.json").write_text(json.dumps(settings))
+    config["structure"]["query"] = ["query_0_Pooling"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=r"'document' ends in .*SpladePooling.*'query' makes dense ones"
+    ):
+        open_checkpoint(folder)

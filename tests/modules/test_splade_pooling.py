@@ -12,6 +12,7 @@ import tiny
 import tiny_sparse
 from tercet.batch import Batch
 from tercet.checkpoint.layout import open_checkpoint
+from tercet.checkpoint.writer import save_checkpoint
 from tercet.cli.main import main
 from tercet.errors import CheckpointError, InputError
 from tercet.modules.splade_pooling import SpladePooling, pool_at_once, pool_by_text
@@ -354,3 +355,12 @@ def test_a_folder_of_a_sparse_encoder_without_a_sparse_module_is_refused(tmp_pat
     with pytest.raises(CheckpointError, match=r"this is a SparseEncoder.*pooling='splade'"):
         open_checkpoint(folder)
     assert open_checkpoint(folder, pooling="splade").outputs == ("sparse",)
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_saved_copy_has_the_head_in_the_encoders_file(tmp_path, untied):
+    folder = tiny_sparse.write_splade(tmp_path / "model", untied=untied)
+    copy = save_checkpoint(open_checkpoint(folder), tmp_path / "copy")
+    assert sorted(path.name for path in (copy / "1_SpladePooling").iterdir()) == ["config.json"]
+    found, expected = load(copy).encode(TEXTS).sparse, load(folder).encode(TEXTS).sparse
+    assert found.allclose(expected, atol=0)

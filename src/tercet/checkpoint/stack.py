@@ -322,8 +322,22 @@ def parse_pooling(pooling: str, where: str | None = None) -> ModuleSpec:
     return ModuleSpec("pooling", where or f"pooling={pooling!r}", {"modes": modes, "include_prompt": True})
 
 
+def _last_if_sparse(stack: Stack) -> str | None:
+    """Where the module lies that makes sparse vectors; None where dense ones are made."""
+    return next((module.where for module in stack.modules if module.kind in SPARSE_MODULES), None)
+
+
 def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
     """Refuse a stack whose parts do not fit each other, before a weight is read."""
+    ends = {name: _last_if_sparse(route) for name, route in stack.routes.items()}
+    if len({where is None for where in ends.values()}) > 1:
+        sparse, dense = (
+            next(n for n, where in ends.items() if (where is None) is none) for none in (False, True)
+        )
+        raise CheckpointError(
+            f"{folder}: the route {sparse!r} ends in {ends[sparse]}, which makes sparse vectors, the route "
+            f"{dense!r} makes dense ones; they cannot be compared. Use sentence-transformers for this model."
+        )
     for route in stack.routes.values():
         check_widths(folder, route, hidden)
     width = hidden

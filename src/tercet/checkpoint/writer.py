@@ -187,11 +187,22 @@ def save_checkpoint(
     with write_aside(folder) as aside:
         for relative in _folders(checkpoint):
             copy_settings(checkpoint.folder, relative, aside)
-        body = [*checkpoint.tensors.values(), *checkpoint.ignored.values()]
+        # A masked-language head lies in the encoder's file, and its matrix may be the encoder's own.
+        shared = [
+            info
+            for part in checkpoint.parts
+            for info in part.tensors.values()
+            if info.file in checkpoint.files
+        ]
+        named = {
+            (info.file, info.name): info
+            for info in [*checkpoint.tensors.values(), *checkpoint.ignored.values(), *shared]
+        }
+        body = list(named.values())
         _write_settings(checkpoint, aside, dtype)
         _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)
         for module in checkpoint.parts:
-            infos = list(module.tensors.values())
+            infos = [info for info in module.tensors.values() if info.file not in checkpoint.files]
             if module.where.endswith(".pt"):
                 _write_head(checkpoint, infos, aside / module.where, dtype)
             elif infos:
