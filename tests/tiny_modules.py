@@ -42,12 +42,12 @@ Part = Callable[[Path, int, str, bool], tuple[str, int]]
 def write_stack(
     folder: Path, parts: Sequence[Part], *, dtype: str = "float32", old_keys: bool = False, **settings: Any
 ) -> Path:
-    """A BERT of width 32 with these modules behind it; `settings` are `tiny.write_checkpoint`'s."""
+    """A BERT with these modules behind it; `settings` are `tiny.write_checkpoint`'s."""
     tiny.write_checkpoint(
         folder, layout="sentence-transformers", dtype=dtype, old_keys=old_keys, modules=(), **settings
     )
     entries = json.loads((folder / "modules.json").read_text())
-    width = 32
+    width = settings.get("hidden", 32)
     for place, part in enumerate(parts, start=1):
         made = folder / f"{place}_part"
         made.mkdir()
