@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         print(table(options.data, options.heads))
-    except TercetError as error:
+    except (TercetError, FileNotFoundError) as error:
         print(f"measure_tri_vector: {error}", file=sys.stderr)
         return 2
     return 0

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,7 @@ import tercet
 from tercet.cli.progress import Progress
 from tercet.embedder.token_vectors import token_vectors
 from tercet.embeddings import MultiVectors, SparseVectors
-from tercet.errors import TercetError
+from tercet.errors import InputError, TercetError
 from tercet.scoring import dense_scores, maxsim_scores, weighted_sum
 from tercet.training.late_scores import late_scores
 from tercet.training.sparse_scores import pool_tokens, sparse_scores
@@ -122,14 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--apt", action="append", default=[], metavar="OPTION", help="-o OPTION of apt-cache")
     options = parser.parse_args(argv)
-    held_out = min(usual.held_out, options.pairs // 4)
-    settings = Settings(
-        pairs=options.pairs,
-        steps=options.steps,
-        seed=options.seed,
-        held_out=held_out,
-        asked=min(usual.asked, held_out),
-    )
+    settings = Settings(pairs=options.pairs, steps=options.steps, seed=options.seed)
     try:
         run(settings, Path(options.output), [part for one in options.apt for part in ("-o", one)])
     except TercetError as error:
@@ -145,6 +138,14 @@ def run(settings: Settings, output: Path, apt_options: Sequence[str]) -> None:
         pair for pair in make_pairs(texts, settings.seed) if len(pair.passage.split()) >= settings.shortest
     )
     pairs = as_questions(islice(long, settings.pairs), settings.question_seed)
+    # A machine with few texts holds out fewer.
+    held_out = min(settings.held_out, len(pairs) // 4)
+    settings = replace(settings, pairs=len(pairs), held_out=held_out, asked=min(settings.asked, held_out))
+    if len(pairs) < 4 * (settings.near + 2):
+        raise InputError(
+            f"{len(pairs):,} pairs of {settings.shortest} words or more are too few to learn from. Ask "
+            "for more --pairs, or let apt know packages: apt-get -o Acquire::Languages=en update."
+        )
     origins = sorted({pair.origin for pair in pairs})
     counts = {origin: sum(pair.origin == origin for pair in pairs) for origin in origins}
     print(f"{len(pairs):,} pairs: {', '.join(f'{count:,} of {name}' for name, count in counts.items())}.")
@@ -156,7 +157,10 @@ def run(settings: Settings, output: Path, apt_options: Sequence[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name, layer in (("sparse_linear.pt", heads.sparse), ("colbert_linear.pt", heads.colbert)):
         torch.save({key: value.detach().clone() for key, value in layer.state_dict().items()}, output / name)
-    (output / "training.json").write_text(json.dumps(asdict(log), indent=1) + "\n", encoding="utf-8")
+    # A line an entry: the file stays readable with hundreds of steps in it.
+    entries = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in asdict(log).items()]
+    text = "{\n" + ",\n".join(entries) + "\n}\n"
+    (output / "training.json").write_text(text, encoding="utf-8")
     print(f"Written to {output}. Weights of dense, sparse and multi-vector scores: {log.weights}.")
 
 

@@ -103,6 +103,7 @@ def test_heads_are_trained_written_and_drawn(
     assert {name: tuple(value.shape) for name, value in sparse.items()} == {"weight": (1, 384), "bias": (1,)}
     assert {name: tuple(each.shape) for name, each in colbert.items()} == {"weight": (96, 384), "bias": (96,)}
     log = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    assert log["settings"]["held_out"] == log["settings"]["asked"] == 25  # fewer than asked for, of so few
     assert log["steps"] == list(range(1, 25))
     assert log["measured_at"] == [0, 6, 12, 18, 24]
     totals = [sum(losses) for losses in zip(*log["losses"].values(), strict=True)]
@@ -113,6 +114,17 @@ def test_heads_are_trained_written_and_drawn(
     assert draw.main([str(tmp_path / "training.json"), str(tmp_path / "curves.svg")]) == 0
     for name in ("curves.svg", "curves-dark.svg"):
         assert "multivector" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_too_few_texts_are_one_message_that_says_where_more_come_from(
+    train: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "sources", lambda options: [])
+    assert train.main(["-o", str(tmp_path / "heads")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train_tri_vector: 0 pairs of 36 words or more are too few")
+    assert "Acquire::Languages=en" in error
+    assert not (tmp_path / "heads").exists()
 
 
 def test_ndcg_of_own_passages_counts_ties_against_us(train: ModuleType) -> None:
