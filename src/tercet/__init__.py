@@ -17,6 +17,7 @@ __all__ = [
     "merge",
     "plan",
     "probe",
+    "train",
 ]
 
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tercet.precision.hardware import Capability
     from tercet.precision.plan import Plan
     from tercet.reranker import Reranker, load_reranker
+    from tercet.training.trainer import train
     from tercet.workflows.merge import merge
 
 # Read when first asked for: `import tercet` alone imports neither torch nor NumPy.
@@ -49,6 +51,7 @@ _HOMES = {
     "merge": "tercet.workflows.merge",
     "plan": "tercet.planner",
     "probe": "tercet.planner",
+    "train": "tercet.training.trainer",
 }
 
 

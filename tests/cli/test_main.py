@@ -193,6 +193,13 @@ def test_every_example_of_the_help_runs(
     Path("pairs.tsv").write_text(
         "sentence1\tsentence2\tscore\na cat\tthe cat\t5\na cat\tthe sea\t1\na dog\ta cat\t2\n"
     )
+    Path("recipe.yaml").write_text(
+        f"model: {tiny_m3}\noutput: {{folder: trained}}\ndata: [{{path: learn.jsonl}}]\n"
+        "losses: [{name: info_nce, head: dense}]\nbatch: {texts: 2}\nsteps: 1\n"
+    )
+    Path("learn.jsonl").write_text(
+        '{"anchor": "a cat", "positive": "the cat"}\n{"anchor": "a dog", "positive": "the dog"}\n'
+    )
     Path("run.trec").write_text("q Q0 d1 1 0.5 made\nq Q0 d2 2 0.25 made\n")
     load = embedder.load
     tiny = lambda name, **options: load(tiny_m3 if name == "BAAI/bge-m3" else name, **options)  # noqa: E731

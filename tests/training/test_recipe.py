@@ -24,7 +24,6 @@ heads: {sparse: true, multivector: 96}
 batch: {tokens: 4096, accumulate: 2}
 optimizer: {learning_rate: 2e-5, warmup: 0.05}
 steps: 100
-lora: {rank: 8, targets: [query, value]}
 validation: {collection: cranfield, every: 10, patience: 3}
 """
 
@@ -50,8 +49,6 @@ def test_a_recipe_is_read_whole_with_defaults_for_the_rest(tmp_path: Path) -> No
     assert recipe.heads.multivector == 96
     assert recipe.batch.tokens == 4096
     assert recipe.batch.texts is None
-    assert recipe.lora is not None
-    assert recipe.lora.targets == ("query", "value")
     assert (recipe.precision, recipe.seed, recipe.freeze_body) == ("auto", 0, False)
 
 
@@ -72,7 +69,7 @@ def test_a_recipe_survives_its_way_through_plain_values(tmp_path: Path) -> None:
     [
         ("model: minilm", "modle: minilm", "no key 'modle'. Did you mean 'model'?"),
         ("group_size: 4", "grup_size: 4", "data[0]: there is no key 'grup_size'. Did you mean 'group_size'?"),
-        ("rank: 8", "range: 8", "lora: there is no key 'range'"),
+        ("accumulate: 2", "acumulate: 2", "batch: there is no key 'acumulate'. Did you mean 'accumulate'?"),
     ],
 )
 def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_name(
@@ -98,9 +95,6 @@ def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_name(
         ("group_size: 1,", "group_size: 1, in_batch_negatives: false,", "nothing to be told from"),
         ("group_size: 1,", "group_size: 1, batch_texts: 1,", "loss is always 0"),
         ("dtype: float16", "dtype: int8", "output.dtype is 'int8'; it must be one of float32"),
-        ("{rank: 8, targets: [query, value]}", "{rank: 8, targets: [up]}", "lora.targets is ('up',)"),
-        ("{rank: 8, targets: [query, value]}", "{targets: []}", "lora.targets is empty"),
-        ("{rank: 8, targets: [query, value]}", "[8]", "lora: [8], where keys and values are expected"),
         (
             "learning_rate: 2e-5",
             "learning_rate: fast",
@@ -109,8 +103,8 @@ def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_name(
         ("steps: 100", "steps: 100\nepochs: 1", "give exactly one"),
         ("steps: 100", "seed: 1", "give exactly one"),
         ("{tokens: 4096, accumulate: 2}", "{accumulate: 2}", "batch: give texts, tokens, or both"),
-        ("steps: 100", "steps: 100\nfreeze_body: true", "exclude each other"),
         ("steps: 100", "steps: 100\nsteps: 200", "a second key 'steps'"),
+        ("{tokens: 4096, accumulate: 2}", "[8]", "batch: [8], where keys and values are expected"),
         ("losses:", "losses: [", "not YAML"),
         ("model: minilm", "model: minilm\nrevision: 12", "revision is 12; it must be a string or null"),
     ],

@@ -49,6 +49,11 @@ class Progress:
                 rate += f" · {rates[1]:,.0f} tokens/s"
             self._bar.update(self._task, completed=done, rate=rate)
 
+    def describe(self, what: str) -> None:
+        """Stands before the bar from now on."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what)
+
     @property
     def seconds(self) -> float:
         """Since the start, or from the start to the end."""

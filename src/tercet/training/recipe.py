@@ -7,7 +7,6 @@ __all__ = [
     "CheckpointRecipe",
     "DataRecipe",
     "HeadRecipe",
-    "LoraRecipe",
     "LossRecipe",
     "OptimizerRecipe",
     "OutputRecipe",
@@ -173,26 +172,6 @@ class OptimizerRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraRecipe:
-    """Low-rank adapters in place of the body's own weights (Hu et al. 2021); merged when the model is saved.
-
-    Attributes:
-        rank, alpha, dropout: as peft has them.
-        targets: parts of each layer: of query, key, value, attention_out, down.
-    """
-
-    rank: int = limits(16, least=1, most=4096)
-    alpha: float = limits(32.0, above=0.0)
-    dropout: float = limits(0.0, least=0.0, most=0.99)
-    targets: tuple[Literal["query", "key", "value", "attention_out", "down"], ...] = ("query", "key", "value")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if not self.targets:
-            raise InputError("targets is empty; name at least one, or leave lora out.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRecipe:
     """A collection that the model is measured on while it is trained.
 
@@ -239,14 +218,14 @@ class TrainRecipe:
     Attributes:
         model: a folder, a hub id, or minilm.
         revision: commit, tag or branch on the hub.
-        output, data, losses, heads, batch, optimizer, lora, validation, checkpoints: see their classes.
+        output, data, losses, heads, batch, optimizer, validation, checkpoints: see their classes.
         pooling: in place of the model's own.
         query_max_length, document_max_length: most tokens of a text, special tokens included; null for the
             model's own limit.
         epochs, steps: how long; exactly one of them.
         seed: of the order, of the draws, of new heads and of dropout.
-        precision: of the arithmetic; the weights themselves are always float32. "auto": bfloat16 where the
-            device multiplies it faster.
+        precision: of the encoder's arithmetic; weights, heads and losses are always float32. "auto": bfloat16
+            on a GPU that multiplies it, else float32.
         dropout: in place of the configuration's, for all places; null for the configuration's.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only heads are trained.
@@ -270,7 +249,6 @@ class TrainRecipe:
     dropout: float | None = limits(None, least=0.0, most=0.99)
     gradient_checkpointing: bool = False
     freeze_body: bool = False
-    lora: LoraRecipe | None = None
     validation: ValidationRecipe | None = None
     checkpoints: CheckpointRecipe = field(default_factory=CheckpointRecipe)
 
@@ -284,8 +262,6 @@ class TrainRecipe:
             raise InputError("epochs and steps: give exactly one of them.")
         if self.batch.texts is None and self.batch.tokens is None:
             raise InputError("batch: give texts, tokens, or both.")
-        if self.freeze_body and self.lora is not None:
-            raise InputError("freeze_body and lora exclude each other; leave one of them out.")
         for number, data in enumerate(self.data):
             if data.group_size == 1 and (data.batch_texts or self.batch.texts) == 1:
                 raise InputError(
@@ -298,8 +274,6 @@ class TrainRecipe:
         values = asdict(self)
         values["data"] = list(values["data"])
         values["losses"] = list(values["losses"])
-        if values["lora"] is not None:
-            values["lora"]["targets"] = list(values["lora"]["targets"])
         return values
 
 

@@ -38,9 +38,8 @@ class TrainingBatch:
         queries, documents: the texts, without prompts.
         query_prompts, document_prompts: what stands before each.
         group_size: passages of each query.
-        allowed: (queries, documents) bool, which passages a query is told from. Of its own group all, but for
-            one that comes again; of the others', where they count, those that equal neither one of its own
-            positives nor a passage that it has already.
+        allowed: (queries, documents) bool, which passages a query is told from: its own group; of the
+            others', where they count, those that equal neither a positive of its nor a passage that it has.
         teacher: (queries, group_size) float32 scores of each query's own passages, or None.
         labels: (queries,) float32, how alike each query and its positive are, or None.
         source: the file's name, for messages.
@@ -154,8 +153,5 @@ def _allowed(examples: list[Example], documents: list[str], group: int, *, in_ba
             row[np.isin(same, same[own])] = False
         positives = [numbers[text] for text in example.positives if text in numbers]
         row[np.isin(same, positives)] = False
-        seen: set[int] = set()
-        for place in range(own.start, own.stop):
-            row[place] = same[place] not in seen
-            seen.add(int(same[place]))
+        row[own] = True
     return torch.from_numpy(allowed)

@@ -326,7 +326,7 @@ class _Check:
         if group > self.fewest + 1:
             notes.append(
                 f"{self.recipe.path}: some queries have {self.fewest} negatives, a group takes {group - 1}: "
-                "theirs come more than once, and count once."
+                "theirs come more than once."
             )
         return tuple(notes)
 

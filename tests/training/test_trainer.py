@@ -1,0 +1,221 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import tercet
+import tiny
+from tercet.cli.main import main
+from tercet.errors import InputError, OutputError
+from tercet.training.trainer import Trained, train
+
+SUBJECTS = ("cat", "dog", "bird", "fish", "sun", "moon", "star", "water", "fire", "river", "film", "song")
+WORDS = ("red", "green", "blue", "long", "short", "one", "two", "three", "open", "close", "read", "write")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_checkpoint(
+        tmp_path_factory.mktemp("base") / "m3", "xlm-roberta", layout="bge-m3", heads_dtype="float32"
+    )
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with pairs that only training can bring together, and a collection of them."""
+    monkeypatch.chdir(tmp_path)
+    pairs = list(zip(SUBJECTS, WORDS, strict=True))
+    lines = [
+        {
+            "query": f"the {subject}",
+            "pos": [f"{word} and {word}"],
+            "neg": [f"{pairs[row - 1][1]} or {pairs[row - 2][1]}"],
+        }
+        for row, (subject, word) in enumerate(pairs)
+    ]
+    Path("data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sts = [("a cat", "the cat", 1.0), ("a cat", "the sun", 0.1)]
+    rows = [{"sentence1": one, "sentence2": other, "score": score} for one, other, score in sts]
+    Path("sts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("collection/qrels").mkdir(parents=True)
+    Path("collection/corpus.jsonl").write_text(
+        "".join(f'{{"_id": "d{row}", "text": "{word} and {word}"}}\n' for row, word in enumerate(WORDS))
+    )
+    Path("collection/queries.jsonl").write_text(
+        "".join(f'{{"_id": "q{row}", "text": "the {one}"}}\n' for row, one in enumerate(SUBJECTS))
+    )
+    Path("collection/qrels/test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{row}\td{row}\t1\n" for row in range(12))
+    )
+    return tmp_path
+
+
+def recipe(base: Path, folder: str = "out", **changes: Any) -> dict[str, Any]:
+    return {
+        "model": str(base),
+        "output": {"folder": folder},
+        "data": [{"path": "data.jsonl", "group_size": 2}],
+        "losses": [
+            {"name": "info_nce", "head": head, "options": {"temperature": 0.1}}
+            for head in ("dense", "sparse", "multivector")
+        ],
+        "batch": {"texts": 6},
+        "optimizer": {"learning_rate": 3e-3, "warmup": 0.1},
+        "steps": 12,
+        "precision": "float32",
+        **changes,
+    }
+
+
+def scalars(folder: str = "out") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in Path(f"{folder}.run/scalars.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def vectors(folder: Path) -> torch.Tensor:
+    dense = tercet.load(folder, precision="float32").encode([f"the {one}" for one in SUBJECTS]).dense
+    assert dense is not None
+    return dense
+
+
+@pytest.mark.usefixtures("here")
+def test_losses_go_down_and_the_saved_model_finds_what_the_first_one_did_not(base: Path) -> None:
+    learning = {"learning_rate": 1e-2, "schedule": "constant"}
+    done = train(recipe(base, steps=24, dropout=0.0, optimizer=learning), device="cpu")
+    found = scalars()
+    assert [line["step"] for line in found] == list(range(1, 25))
+    for part in (
+        "dense/info_nce",
+        "multivector/info_nce",
+    ):  # no word is shared that a sparse head could weigh
+        assert sum(line[part] for line in found[-4:]) < 0.7 * sum(line[part] for line in found[:4])
+    assert done.steps == 24
+    before, after = (
+        tercet.evaluate(tercet.load(one, precision="float32"), "collection", outputs="dense")
+        for one in (base, done.folder)
+    )
+    assert after["dense"].metrics["ndcg@10"] > before["dense"].metrics["ndcg@10"] + 0.2
+    assert tercet.load(done.folder, precision="float32").outputs == ("dense", "sparse", "multivector")
+    assert "in 24 steps" in (done.folder / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_that_was_interrupted_ends_as_an_unbroken_one(base: Path) -> None:
+    whole = train(recipe(base, "whole", dropout=0.1), device="cpu")
+
+    def stop(step: int, steps: int, scalars: Any) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(base, "broken", dropout=0.1), device="cpu", progress=stop)
+    assert not Path("broken").exists()
+    with pytest.raises(OutputError, match="holds the states of a run"):
+        train(recipe(base, "broken", dropout=0.1), device="cpu")
+    with pytest.raises(InputError, match="had another seed; a run goes on as it began"):
+        train(recipe(base, "broken", dropout=0.1, seed=1), device="cpu", resume=True)
+    broken = train(recipe(base, "broken", dropout=0.1), device="cpu", resume=True)
+    assert broken.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert [line["loss"] for line in scalars("broken")] == pytest.approx(
+        [line["loss"] for line in scalars("whole")], rel=1e-5
+    )
+    torch.testing.assert_close(vectors(broken.folder), vectors(whole.folder), rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("here")
+def test_gradients_in_parts_learn_as_whole_ones_do(base: Path) -> None:
+    runs = {
+        name: train(recipe(base, name, steps=4, dropout=0.0, batch=batch), device="cpu")
+        for name, batch in {
+            "whole": {"texts": 6},
+            "parts": {"texts": 6, "forward_tokens": 16},
+            "alone": {"texts": 6, "forward_tokens": 1},
+        }.items()
+    }
+    for name in ("parts", "alone"):
+        torch.testing.assert_close(
+            vectors(runs[name].folder), vectors(runs["whole"].folder), rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.usefixtures("here")
+def test_accumulated_batches_make_one_step_of_their_mean(base: Path) -> None:
+    train(recipe(base, steps=2, batch={"texts": 6, "accumulate": 2}), device="cpu")
+    found = scalars()
+    assert [line["step"] for line in found] == [1, 2]
+    assert [line["epoch"] for line in found] == [0, 1]
+
+
+@pytest.mark.usefixtures("here")
+def test_the_best_model_is_kept_and_patience_ends_the_run(base: Path) -> None:
+    # A rate that wrecks the model: the first measurement stays the best one.
+    wreck = recipe(
+        base,
+        steps=12,
+        optimizer={"learning_rate": 5.0, "schedule": "constant", "warmup": 0.0, "max_gradient_norm": None},
+    )
+    wreck["losses"] = wreck["losses"][:1]
+    wreck["validation"] = {
+        "collection": "collection",
+        "every": 1,
+        "patience": 2,
+        "head": "dense",
+        "metric": "ndcg@10",
+    }
+    done: Trained = train(wreck, device="cpu")
+    assert done.stopped_early
+    assert done.steps == done.best_step + 2
+    report = tercet.evaluate(
+        tercet.load(done.folder, precision="float32"), "collection", outputs="dense", metrics=["ndcg@10"]
+    )
+    assert report["dense"].metrics["ndcg@10"] == pytest.approx(done.best["dense/ndcg@10"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"losses": [{"name": "info_nc", "head": "dense"}]}, "Did you mean 'info_nce'"),
+        ({"losses": [{"name": "info_nce", "options": {"temprature": 1}}]}, "no option 'temprature'"),
+        ({"losses": [{"name": "kl_div", "head": "dense"}]}, "data.jsonl, line 1: there are no pos_scores"),
+        ({"losses": [{"name": "cosent", "head": "dense"}]}, "no label, and every loss needs one"),
+        ({"data": [{"path": "sts.jsonl"}]}, "labels, and no loss learns from them"),
+        ({"data": [{"path": "none.jsonl"}]}, "no such file"),
+        ({"freeze_body": True, "losses": [{"name": "info_nce", "head": "dense"}]}, "Nothing learns"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_does_not_fit_together_is_said_before_the_first_step(
+    base: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        train(recipe(base, **changes), device="cpu")
+    assert said in str(caught.value)
+    assert not Path("out").exists()
+    assert not Path("out.run").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_files_with_and_without_labels_learn_by_losses_of_their_own(base: Path) -> None:
+    mixed = recipe(base, steps=8, data=[{"path": "data.jsonl", "group_size": 2}, {"path": "sts.jsonl"}])
+    mixed["losses"] = [{"name": "info_nce", "head": "dense"}, {"name": "cosent", "head": "dense"}]
+    train(mixed, device="cpu")
+    seen = {name for line in scalars() for name in line if name.startswith("dense/") and name.count("/") == 1}
+    assert seen == {"dense/info_nce", "dense/cosent"}
+
+
+@pytest.mark.usefixtures("here")
+def test_the_command_trains_from_a_file_and_refuses_a_used_folder(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(base, steps=2)))
+    assert main(["train", "recipe.yaml", "--device", "cpu", "--json"]) == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["steps"] == 2
+    assert "out: 2 steps, loss" in out.err
+    assert main(["train", "recipe.yaml", "--device", "cpu"]) == 2
+    assert "exists and is not an empty folder" in capsys.readouterr().err
+    assert main(["train", "none.yaml"]) == 2
+    assert "none.yaml: cannot be read" in capsys.readouterr().err
