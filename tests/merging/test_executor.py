@@ -215,8 +215,12 @@ def test_what_is_beyond_the_format_is_refused_or_counted(pair, tmp_path):
 
 def test_a_nan_is_refused_with_the_model_that_has_it(pair, tmp_path):
     write_tensor(pair["b"], "pooler.dense.weight", float("nan"))
-    with pytest.raises(PrecisionError, match=r"pooler.dense.weight: 1 results .* b/model.safetensors 1 not"):
-        merged(tmp_path, linear("a", "b"), pair, allow_overflow=True)
+    for method in ("linear", "dare_ties", "sce", "ram", "arcee_fusion", "slerp", "karcher", "nearswap"):
+        text = linear("a", "b", more="base_model: a\nparameters: {t: 0.5}").replace("linear", method)
+        with pytest.raises(
+            PrecisionError, match=r"weight: 1 numbers of .*b/model.safetensors are not finite"
+        ):
+            merged(tmp_path, text, pair, allow_overflow=True)
 
 
 def test_the_report_has_the_error_of_rounding(tmp_path):

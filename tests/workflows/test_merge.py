@@ -143,6 +143,17 @@ def test_a_folder_is_replaced_only_when_told_and_then_wholly(stacks, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_replacing_never_takes_what_is_no_earlier_result(stacks, tmp_path):
+    path = linear(tmp_path, *stacks)
+    with pytest.raises(OutputError, match="holds no model, so it is not replaced"):
+        merge(path, tmp_path, overwrite=True)
+    with pytest.raises(OutputError, match="would go with"):
+        merge(path, stacks[0], overwrite=True)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(OutputError, match="would go with"):
+        merge(path, tmp_path, overwrite=True)
+
+
 def test_what_goes_wrong_leaves_nothing(stacks, tmp_path, monkeypatch):
     path, out = linear(tmp_path, *stacks), tmp_path / "out"
 
@@ -155,7 +166,7 @@ def test_what_goes_wrong_leaves_nothing(stacks, tmp_path, monkeypatch):
     tensors = load_file(weights)
     tensors["linear.bias"][0] = float("inf")
     save_file(tensors, weights)
-    with pytest.raises(PrecisionError, match=r"Dense.linear.bias: 1 results of linear are no numbers"):
+    with pytest.raises(PrecisionError, match=r"Dense.linear.bias: 1 numbers of .* are not finite"):
         merge(path, out)
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))

@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.tensors import TensorReader
 from tercet.checkpoint.writer import WritePart, open_tensors
 from tercet.errors import CheckpointError, PrecisionError
@@ -110,8 +109,7 @@ def _one(
         if not exact.isfinite().all():
             raise PrecisionError(
                 f"{tensor.shown}: {int((~exact.isfinite()).sum()):,} results of {tensor.method.name} are no "
-                f"numbers (NaN or infinite). Look at the inputs: {_worst(tensor, chunk)}. "
-                "Nothing was written."
+                "numbers (NaN or infinite), of inputs that are. Change its parameters. Nothing was written."
             )
         made = rounded(exact, dtype)
         beyond = made.isinf()
@@ -147,7 +145,17 @@ def _chunks(tensor: PlannedTensor, reader: TensorReader) -> Iterator[Chunk]:
     shape = (-1, width) if width else (1, -1)
 
     def read(part: slice) -> Chunk:
-        found = [reader.part(info, part.start, part.stop).double().reshape(shape) for info in tensor.sources]
+        found = []
+        for info in tensor.sources:
+            numbers = reader.part(info, part.start, part.stop).double()
+            # some methods would leave such numbers out without a word
+            if not numbers.sum().isfinite() and not numbers.isfinite().all():
+                raise PrecisionError(
+                    f"{tensor.shown}: {int((~numbers.isfinite()).sum()):,} numbers of {info.file} are not "
+                    "finite (NaN or infinite): it was saved after an overflow. Take another copy of the "
+                    "model. Nothing was written."
+                )
+            found.append(numbers.reshape(shape))
         base = None if tensor.base is None else found.pop()
         return Chunk(tuple(found), base, part.start)
 
@@ -183,18 +191,3 @@ def _copied(tensor: PlannedTensor, reader: TensorReader, write: WritePart) -> It
                 )
         write(tensor.name, start, numbers)
         yield numbers.numel() * numbers.element_size()
-
-
-def _worst(tensor: PlannedTensor, chunk: Chunk) -> str:
-    """Which inputs of a chunk are not finite, or how large they are."""
-    found = []
-    values = chunk.inputs if chunk.base is None else (*chunk.inputs, chunk.base)
-    for info, numbers in zip(tensor.sources, values, strict=True):
-        count = int((~numbers.isfinite()).sum())
-        size = f"{count:,} not finite" if count else f"up to {float(numbers.abs().max()):g}"
-        found.append(f"{_short(info)} {size}")
-    return "; ".join(found)
-
-
-def _short(info: TensorInfo) -> str:
-    return f"{info.file.parent.name}/{info.file.name}"

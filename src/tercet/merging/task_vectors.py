@@ -122,12 +122,13 @@ def _agreed(parts: Sequence[Tensor], weights: Sequence[float], task: Task) -> Te
     total = parts[0].clone()
     for part in parts[1:]:
         total += part
-    positive = total >= 0
+    sign = (total >= 0).double().mul_(2).sub_(1)
     mixed, divisor = torch.zeros_like(total), torch.zeros_like(total)
     for part, weight in zip(parts, weights, strict=True):
-        agrees = torch.where(positive, part > 0, part < 0)
-        mixed += part.masked_fill(~agrees, 0.0)
-        divisor += weight * agrees
+        along = part * sign
+        mixed += along.clamp(min=0)
+        divisor.add_(along > 0, alpha=weight)
+    mixed *= sign
     if task.settings["normalize"]:
         mixed /= torch.where(divisor == 0, 1.0, divisor)
     return mixed

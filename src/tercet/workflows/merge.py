@@ -6,7 +6,7 @@ __all__ = ["MergeCheck", "Merged", "check_merge", "merge"]
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.paths import read_json_object
 from tercet.checkpoint.source import Source, find
 from tercet.checkpoint.writer import copy_settings, write_aside
-from tercet.errors import InputError
+from tercet.errors import InputError, OutputError
 from tercet.merging.executor import run_merge
 from tercet.merging.folder import ENCODER, ModelFolder, open_folder
 from tercet.merging.planning import MergePlan, plan_merge
@@ -120,6 +120,7 @@ def merge(
     """
     recipes = _recipes(recipe)
     out = Path(out)
+    _check_out(out, recipes, overwrite=overwrite)
     fetch = _Fetch(token, local_files_only, cache_folder, confirm)
     made: dict[str, Path] = {}
     with write_aside(out, overwrite=overwrite) as aside:
@@ -193,6 +194,28 @@ class _Fetch:
 
 def _recipes(recipe: str | Path | MergeRecipe) -> tuple[MergeRecipe, ...]:
     return (recipe,) if isinstance(recipe, MergeRecipe) else read_recipes(recipe)
+
+
+def _check_out(out: Path, recipes: Sequence[MergeRecipe], *, overwrite: bool) -> None:
+    """An OutputError where something is in the way, or would be lost that is no earlier result."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{out} exists and is not an empty folder. Name a new one, or pass overwrite=True (--overwrite) "
+            "to replace all that it holds; nothing was written."
+        )
+    if not any(any(out.glob(pattern)) for pattern in ("config.json", "modules.json", "*.safetensors")):
+        raise OutputError(
+            f"{out} holds no model, so it is not replaced. Remove it yourself, or name another; nothing was "
+            "written."
+        )
+    for model in (model for recipe in recipes for model in recipe.models()):
+        if Path(model.source).resolve().is_relative_to(out.resolve()):
+            raise OutputError(
+                f"{model} would go with {out}, which was to be replaced. Name another folder; nothing was "
+                "written."
+            )
 
 
 def _plan(recipe: MergeRecipe, fetch: _Fetch, made: Mapping[str, Path]) -> MergePlan:
