@@ -59,14 +59,15 @@ def draw(log: Mapping[str, Any], theme: Mapping[str, str]) -> Any:
     for name, values in log["losses"].items():
         points = range(WINDOW, len(values) + 1, WINDOW)
         means = [sum(values[end - WINDOW : end]) / WINDOW for end in points]
-        line(left, points, means, name, "--" if "distilled" in name else "-", theme)
+        line(left, points, means, name, "--" if "distilled" in name else "-")
     for name, values in log["ndcg"].items():
-        line(right, log["measured_at"], values, name, "-", theme)
+        line(right, log["measured_at"], values, name, "-")
     settings = log["settings"]
     for axes, title in (
         (left, f"Loss, mean of {WINDOW} steps"),
         (right, f"nDCG@10, {settings['asked']:,} held-out queries, {settings['held_out']:,} passages"),
     ):
+        names(axes, theme)
         axes.set_title(title, loc="left", color=theme["ink"], size=10, weight="bold")
         axes.set_xlabel("step", color=theme["faint"])
         axes.set_facecolor(theme["paper"])
@@ -77,22 +78,28 @@ def draw(log: Mapping[str, Any], theme: Mapping[str, str]) -> Any:
     return figure
 
 
-def line(
-    axes: Any, x: Sequence[int], y: Sequence[float], name: str, style: str, theme: Mapping[str, str]
-) -> None:
-    """A curve with its name behind its end."""
+def line(axes: Any, x: Sequence[int], y: Sequence[float], name: str, style: str) -> None:
+    """A curve under its name; a run too short for a point has none."""
     if not y:
         return
-    axes.plot(x, y, style, color=COLOURS[name.partition(",")[0]], linewidth=1.6)
-    axes.annotate(
-        name,
-        (x[-1], y[-1]),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        size=8,
-        color=theme["faint"],
-    )
+    axes.plot(x, y, style, color=COLOURS[name.partition(",")[0]], linewidth=1.6, label=name)
+
+
+def names(axes: Any, theme: Mapping[str, str]) -> None:
+    """Each curve's name behind its end, none over another."""
+    low, high = axes.get_ylim()
+    place = low - 1
+    for curve in sorted(axes.lines, key=lambda curve: float(curve.get_ydata()[-1])):
+        place = max(float(curve.get_ydata()[-1]), place + 0.055 * (high - low))
+        axes.annotate(
+            curve.get_label(),
+            (curve.get_xdata()[-1], place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            size=8,
+            color=theme["faint"],
+        )
 
 
 if __name__ == "__main__":
