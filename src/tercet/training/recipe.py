@@ -187,7 +187,7 @@ class ValidationRecipe:
     collection: str
     split: str | None = None
     every: int | None = limits(None, least=1)
-    metric: str = "ndcg_at_10"
+    metric: str = "ndcg@10"
     head: Head | None = None
     patience: int | None = limits(None, least=1)
 

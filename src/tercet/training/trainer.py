@@ -24,6 +24,8 @@ from tercet.embedder import load
 from tercet.embedder.options import Asked, saved_prompt
 from tercet.errors import InputError, OutputError
 from tercet.evaluation import evaluate
+from tercet.evaluation.layouts import open_collection
+from tercet.evaluation.metrics import parse_metrics
 from tercet.extras import require
 from tercet.precision.dtype import DType
 from tercet.precision.memory import peak_process_memory
@@ -107,6 +109,9 @@ class _Run:
         self, recipe: TrainRecipe, folder: Path, device: str | None, progress: Progress | None
     ) -> None:
         accelerate = require("accelerate", extra="train", purpose="tercet train")
+        if (how := recipe.validation) is not None:
+            parse_metrics([how.metric])
+            open_collection(how.collection, split=how.split)
         self.recipe = recipe
         self.folder = folder
         self.progress = progress
@@ -131,6 +136,10 @@ class _Run:
             gradient_checkpointing=recipe.gradient_checkpointing,
             freeze_body=recipe.freeze_body,
         )
+        if how is not None and how.head is not None and how.head not in self.model.outputs:
+            raise InputError(
+                f"validation.head is {how.head!r}, and no loss trains it: {', '.join(self.model.outputs)}."
+            )
         self.prompts = Prompts(*(self._prompt(role) for role in ("query", "document")))
         self.lengths = [
             min(self.model.checkpoint.max_length, asked or self.model.checkpoint.max_length)
@@ -337,10 +346,6 @@ class _Run:
         }
         heads = self.model.outputs if how.head is None else (how.head,)
         values = [value for name, value in found.items() if name.partition("/")[0] in heads]
-        if not values:
-            raise InputError(
-                f"validation.head is {how.head!r}, and the model was measured by {', '.join(found)}."
-            )
         found["chosen"] = sum(values) / len(values)
         if found["chosen"] > self.best.get("chosen", float("-inf")):
             self.best, self.best_step, self.stale = found, self.step, 0
