@@ -222,3 +222,13 @@ def test_the_command_trains_from_a_file_and_refuses_a_used_folder(
     assert "exists and is not an empty folder" in capsys.readouterr().err
     assert main(["train", "none.yaml"]) == 2
     assert "none.yaml: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_one_process_trains_in_one_precision_after_another(base: Path) -> None:
+    found = {}
+    for number, precision in enumerate(("float32", "bfloat16", "float32")):
+        found[number] = train(recipe(base, f"run{number}", steps=2, precision=precision), device="cpu").loss
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+    assert found[1] == pytest.approx(found[0], rel=0.05)

@@ -119,9 +119,17 @@ class _Run:
         narrow = recipe.precision
         if narrow == "auto":
             narrow = "bfloat16" if not cpu and torch.cuda.is_bf16_supported() else "float32"
-        self.accelerator = accelerate.Accelerator(
-            cpu=cpu, mixed_precision={"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[narrow]
-        )
+        # Autocast to bfloat16 needs no scaling of the loss; float16's is accelerate's.
+        self.narrow = torch.bfloat16 if narrow == "bfloat16" else None
+        try:
+            self.accelerator = accelerate.Accelerator(
+                cpu=cpu, mixed_precision="fp16" if narrow == "float16" else "no"
+            )
+        except ValueError as error:
+            raise InputError(
+                f"precision {narrow} on {'the CPU' if cpu else 'a GPU'}: {error} accelerate keeps its first "
+                "setting, float16 or not and CPU or not, for the whole process: train in another one."
+            ) from None
         heads = {
             head for one in recipe.losses for head in make_loss(one.name, one.options, head=one.head).heads
         }
@@ -262,7 +270,9 @@ class _Run:
             self.accelerator.backward(value * scale)
 
         def encode(part: Batch) -> Any:
-            with self.accelerator.autocast():
+            device_type = self.accelerator.device.type
+            narrow = self.narrow is not None
+            with self.accelerator.autocast(), torch.autocast(device_type, self.narrow, enabled=narrow):
                 return self.wrapped(part)
 
         budget = self.recipe.batch.forward_tokens
