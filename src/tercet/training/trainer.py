@@ -119,6 +119,8 @@ class _Run:
         narrow = recipe.precision
         if narrow == "auto":
             narrow = "bfloat16" if not cpu and torch.cuda.is_bf16_supported() else "float32"
+        if narrow == "float16" and cpu:
+            raise InputError("precision is float16, which needs a GPU. Take bfloat16 or float32 on the CPU.")
         # Autocast to bfloat16 needs no scaling of the loss; float16's is accelerate's.
         self.narrow = torch.bfloat16 if narrow == "bfloat16" else None
         try:
