@@ -25,6 +25,7 @@ _CLASSES = {
     "xlm-roberta": "XLMRobertaForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
     "mpnet": "MPNetForMaskedLM",
+    "electra": "ElectraForMaskedLM",
 }
 # transformers' prefix of the encoder, and its names of the head: dense, normalisation, decoder, bias.
 _NAMES = {
@@ -45,24 +46,38 @@ _NAMES = {
     ),
 }
 _NAMES["xlm-roberta"] = _NAMES["roberta"]
+_NAMES["electra"] = (
+    "electra.",
+    "generator_predictions.dense",
+    "generator_predictions.LayerNorm",
+    "generator_lm_head",
+    "generator_lm_head.bias",
+)
 _NAMES["mpnet"] = ("mpnet.", *_NAMES["roberta"][1:])
 
 
 def head(
-    architecture: str, vocabulary: int, hidden: int = 32, seed: int = 0, *, untied: bool = False
+    architecture: str,
+    vocabulary: int,
+    hidden: int = 32,
+    seed: int = 0,
+    *,
+    untied: bool = False,
+    embedding: int | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The float32 tensors of a masked-language head by transformers' names."""
+    """The float32 tensors of a masked-language head by transformers' names; ELECTRA's is `embedding` wide."""
+    width = embedding or hidden
     _, dense, norm, decoder, bias = _NAMES[architecture]
     made = {
-        f"{dense}.weight": _normal(seed, "head.dense.weight", (hidden, hidden)),
-        f"{dense}.bias": _normal(seed, "head.dense.bias", (hidden,)),
-        f"{norm}.weight": 1 + _normal(seed, "head.norm.weight", (hidden,)),
-        f"{norm}.bias": _normal(seed, "head.norm.bias", (hidden,)),
+        f"{dense}.weight": _normal(seed, "head.dense.weight", (width, hidden)),
+        f"{dense}.bias": _normal(seed, "head.dense.bias", (width,)),
+        f"{norm}.weight": 1 + _normal(seed, "head.norm.weight", (width,)),
+        f"{norm}.bias": _normal(seed, "head.norm.bias", (width,)),
         # Below zero: most words get no weight.
         bias: _normal(seed, "head.bias", (vocabulary,)) - 1.0,
     }
     if untied:
-        made[f"{decoder}.weight"] = _normal(seed, "head.decoder.weight", (vocabulary, hidden))
+        made[f"{decoder}.weight"] = _normal(seed, "head.decoder.weight", (vocabulary, width))
         made[f"{decoder}.bias"] = _normal(seed, "head.decoder.bias", (vocabulary,)) - 1.0
     return made
 
@@ -109,7 +124,8 @@ def write_splade(
     path = folder / "model.safetensors"
     tensors = load_file(path)
     vocabulary = len(tensors[f"{prefix}embeddings.word_embeddings.weight"])
-    made = head(architecture, vocabulary, hidden, seed, untied=untied)
+    embedding = settings.get("embedding")
+    made = head(architecture, vocabulary, hidden, seed, untied=untied, embedding=embedding)
     tensors |= {name: value.to(getattr(torch, dtype)) for name, value in made.items() if name != without}
     save_file(tensors, path, metadata={"format": "pt"})
     if plain:

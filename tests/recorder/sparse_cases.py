@@ -47,6 +47,8 @@ CASES: Mapping[str, SparseCase] = {
     "splade of distilbert": _splade(architecture="distilbert"),
     "splade of distilbert, gelu_new": _splade(architecture="distilbert", hidden_act="gelu_new", seed=1),
     "splade of mpnet": _splade(architecture="mpnet"),
+    "splade of electra": _splade(architecture="electra"),
+    "splade of electra, narrow embeddings": _splade(architecture="electra", embedding=12, seed=2),
     "splade of a plain folder": _splade(plain=True, seed=4),
     "splade, the route of queries": SparseCase(tiny_sparse.write_routes, {}, {"task": "query"}),
     "splade, the route of documents": SparseCase(tiny_sparse.write_routes, {}, {"task": "document"}),

@@ -38,8 +38,16 @@ _ROBERTA = _Names("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_
 _DISTILBERT = _Names(
     "vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias", "activation"
 )
+# Of the generator; it is as wide as the embeddings, which may be narrower than the layers.
+_ELECTRA = _Names(
+    "generator_predictions.dense",
+    "generator_predictions.LayerNorm",
+    "generator_lm_head",
+    "generator_lm_head.bias",
+    None,
+)
 _HEADS = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "mpnet": _ROBERTA}
-_HEADS["distilbert"] = _DISTILBERT
+_HEADS |= {"distilbert": _DISTILBERT, "electra": _ELECTRA}
 
 
 def read_masked_language_head(
@@ -95,13 +103,14 @@ def read_masked_language_head(
             "vectors."
         )
     hidden, vocabulary = int(config["hidden_size"]), int(config["vocab_size"])
+    width = tensors[_WORDS].shape[-1] if architecture == "electra" and _WORDS in tensors else hidden
     shapes = {
-        "dense.weight": (hidden, hidden),
-        "decoder.weight": (vocabulary, hidden),
+        "dense.weight": (width, hidden),
+        "decoder.weight": (vocabulary, width),
         "decoder.bias": (vocabulary,),
     }
     for ours, info in found.items():
-        if info.shape != (shape := shapes.get(ours, (hidden,))) or not info.is_float:
+        if info.shape != (shape := shapes.get(ours, (width,))) or not info.is_float:
             raise CheckpointError(
                 f"{info.file}: {info.name!r} is {info.shape} in {info.dtype}, config.json makes it {shape} "
                 "of floating-point numbers. Put the config.json that was saved with these weights beside "

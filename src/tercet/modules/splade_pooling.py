@@ -28,9 +28,9 @@ class SpladePooling(nn.Module):
     the file.
 
     Args:
-        dense: weight (hidden, hidden) and bias (hidden,) of the head's first layer.
-        norm: weight and bias (hidden,) of the layer normalisation behind it.
-        matrix: (vocabulary, hidden) in any float dtype.
+        dense: weight (inner, hidden) and bias (inner,) of the head's first layer; inner is hidden, or less.
+        norm: weight and bias (inner,) of the layer normalisation behind it.
+        matrix: (vocabulary, inner) in any float dtype.
         bias: (vocabulary,) in the head's dtype.
         activation: between the first layer and the normalisation, by config.json's name.
         epsilon: of the normalisation.
@@ -94,14 +94,14 @@ class SpladePooling(nn.Module):
         return SparseVectors(words[order], weights[order], offsets, self.vocabulary)
 
     def _transformed(self, hidden: Tensor) -> Tensor:
-        """(tokens, hidden) before the word matrix, in the head's dtype."""
-        inner = torch.empty(hidden.shape, dtype=self.bias.dtype, device=hidden.device)
+        """(tokens, inner) before the word matrix, in the head's dtype."""
+        width = len(self.dense_weight)
+        inner = torch.empty(len(hidden), width, dtype=self.bias.dtype, device=hidden.device)
         for start in range(0, len(hidden), self.rows):
             rows = hidden[start : start + self.rows].to(inner.dtype)
             rows = self.activation(functional.linear(rows, self.dense_weight, self.dense_bias))
-            width = (hidden.shape[1],)
             inner[start : start + self.rows] = functional.layer_norm(
-                rows, width, self.norm_weight, self.norm_bias, self.epsilon
+                rows, (width,), self.norm_weight, self.norm_bias, self.epsilon
             )
         return inner
 
@@ -164,10 +164,12 @@ def splade_pooling(spec: ModuleSpec, width: int, read: Read) -> SpladePooling:
     """SPLADE's pooling with the checkpoint's masked-language head."""
     config = spec.config
     rows = SPLADE_ROWS if config["chunk_size"] is None else min(SPLADE_ROWS, config["chunk_size"])
+    dense = weight(spec, "dense.weight", (None, width), read)
+    inner = len(dense)
     return SpladePooling(
-        (weight(spec, "dense.weight", (width, width), read), weight(spec, "dense.bias", (width,), read)),
-        (weight(spec, "norm.weight", (width,), read), weight(spec, "norm.bias", (width,), read)),
-        weight(spec, "decoder.weight", (None, width), read),
+        (dense, weight(spec, "dense.bias", (inner,), read)),
+        (weight(spec, "norm.weight", (inner,), read), weight(spec, "norm.bias", (inner,), read)),
+        weight(spec, "decoder.weight", (None, inner), read),
         weight(spec, "decoder.bias", (None,), read),
         activation=config["hidden_act"],
         epsilon=config["layer_norm_eps"],
