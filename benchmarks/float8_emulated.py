@@ -20,8 +20,9 @@ from gpu import distance, read
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
+from tercet.heads import HeadOptions, Heads
 from tercet.layers.float8 import multiply_by_hand, use_float8
-from tercet.model import HeadOptions, Heads, load_encoder
+from tercet.model import load_encoder
 from tercet.precision.dtype import DType
 from tercet.text.pack import pack
 from tercet.text.tokenizer import Tokenizer

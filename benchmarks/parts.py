@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from tercet.embedder import Embedder
+from tercet.heads import Heads
 from tercet.kernels import norm as native_norm
 from tercet.layers import attention as attention_layer
 from tercet.layers.linear import FeedForward, Linear
-from tercet.model import Heads
 from tercet.text.tokenizer import Tokenizer
 
 # A word of a linear layer's path in the encoder -> its part.

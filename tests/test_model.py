@@ -9,7 +9,8 @@ import tiny
 from tercet.batch import Batch
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.errors import CheckpointError, InputError
-from tercet.model import HeadOptions, Heads, check_encoder, hidden_in_float32, load_encoder, position_limit
+from tercet.heads import HeadOptions, Heads
+from tercet.model import check_encoder, hidden_in_float32, load_encoder, position_limit
 from tercet.precision.dtype import DType
 
 IDS = [[2, 8, 9, 3], [2, 3], [2, 10, 10, 11, 30, 3]]

@@ -34,8 +34,9 @@ from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
 from tercet.engines.mixed import float32_prefixes
 from tercet.errors import CheckpointError, InputError, PrecisionError, UnknownNameError, nearest
+from tercet.heads import named_outputs
 from tercet.kernels.native import absence, library
-from tercet.model import check_encoder, named_outputs
+from tercet.model import check_encoder
 from tercet.precision.choice import Choice
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.hardware import (

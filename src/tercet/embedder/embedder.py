@@ -26,7 +26,8 @@ from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
 from tercet.engines.transfer import in_order, transfers
 from tercet.errors import InputError
-from tercet.model import HeadOptions, Heads, position_limit
+from tercet.heads import HeadOptions, Heads
+from tercet.model import position_limit
 from tercet.precision.plan import Plan
 from tercet.scoring import PairScores, score_matrix, score_pairs
 from tercet.scoring.hybrid import Weights

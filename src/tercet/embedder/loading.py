@@ -16,7 +16,7 @@ from tercet.checkpoint.source import find
 from tercet.embedder.embedder import Embedder
 from tercet.embedder.options import positive_integer
 from tercet.errors import InputError
-from tercet.model import named_outputs
+from tercet.heads import named_outputs
 from tercet.planner import make_plan
 from tercet.precision.plan import Plan
 from tercet.signatures import refuse_unknown_keywords

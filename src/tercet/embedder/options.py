@@ -12,7 +12,7 @@ from typing import Literal
 
 from tercet.checkpoint.layout import Checkpoint
 from tercet.errors import InputError, nearest
-from tercet.model import HeadOptions, Heads, named_outputs
+from tercet.heads import HeadOptions, Heads, named_outputs
 from tercet.text.late import LateEncoder
 
 logger = logging.getLogger(__name__)

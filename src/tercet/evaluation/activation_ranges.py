@@ -20,10 +20,11 @@ from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.encoders import Encoder
 from tercet.errors import InputError, NonFiniteError
+from tercet.heads import HeadOptions, Heads
 from tercet.layers.activation import Activation
 from tercet.layers.linear import Linear
 from tercet.layers.mixing import outcome
-from tercet.model import HeadOptions, Heads, load_encoder
+from tercet.model import load_encoder
 from tercet.modules import Tokens
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.dense_layer import Dense

@@ -37,7 +37,7 @@ from tercet.evaluation.reranking import candidate_documents, candidate_queries, 
 from tercet.evaluation.retrieval import Progress, Search, search
 from tercet.evaluation.runs import Run, read_run, write_run
 from tercet.evaluation.similarity import similarity
-from tercet.model import named_outputs
+from tercet.heads import named_outputs
 from tercet.reranker import Reranker
 from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction

@@ -21,8 +21,9 @@ from tercet.checkpoint.source import find
 from tercet.embeddings import MultiVectors
 from tercet.encoders import Encoder
 from tercet.errors import CheckpointError, InputError
+from tercet.heads import Heads
 from tercet.layers.mixing import outcome
-from tercet.model import Heads, load_encoder
+from tercet.model import load_encoder
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.dense_layer import Dense
 from tercet.modules.layer_norm import LayerNorm

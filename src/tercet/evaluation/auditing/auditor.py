@@ -31,7 +31,7 @@ from tercet.evaluation.auditing.verdict import decide
 from tercet.evaluation.encoding import Encoding, text_identity
 from tercet.evaluation.metrics import METRICS_VERSION, parse_metrics
 from tercet.evaluation.samples import sample_batches
-from tercet.model import named_outputs
+from tercet.heads import named_outputs
 from tercet.planner import capability, kernels_here, with_float32_layers
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Capability
