@@ -188,3 +188,21 @@ def test_weights_beyond_the_format_stop_the_save(tmp_path: Path) -> None:
 def test_a_pooling_that_the_files_do_not_say_is_not_lost_silently(tiny_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"opened with pooling='cls'.*Open it without pooling="):
         save_checkpoint(open_checkpoint(tiny_bert, pooling="cls"), tmp_path / "copy")
+
+
+def test_what_is_replaced_comes_back_when_the_new_folder_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "before").write_text("kept")
+    rename = Path.rename
+
+    def stopped(self, target):
+        if self.name.endswith(".part"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt), write_aside(folder, overwrite=True) as aside:
+        (aside / "after").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "before").read_text() == "kept"

@@ -43,6 +43,10 @@ def test_a_check_writes_nothing(recipe: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "linear of 2 models, settings of a:" in out
     assert "numbers in float16" in out
+    assert "float32, 2 layers," in out
+    assert "Memory: " in out
+    assert main(["merge", "check", "merge.yml", str(recipe.parent / "there" / "out")]) == 0
+    assert "Disk: " in capsys.readouterr().out
     assert sorted(recipe.parent.rglob("*")) == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ import tercet
 import tiny
 import tiny_reranker
 from tercet.errors import CheckpointError, InputError, OutputError, PrecisionError
+from tercet.precision.memory import Memory
 from tercet.workflows import merge as workflow
-from tercet.workflows.merge import check_merge, merge
+from tercet.workflows import merge_check, merge_plan
+from tercet.workflows.merge import merge
+from tercet.workflows.merge_check import check_merge
 
 STACK = (("pooling", {"modes": ("mean",)}), ("dense", {"out_features": 16}), "normalize")
 
@@ -195,8 +199,10 @@ models: [{{model: both, {half}}}, {{model: {stacks[1]}, {half}}}]
     for name in found:
         torch.testing.assert_close(found[name], (a[name] + 3 * b[name]) / 4)
     assert not list(tmp_path.glob(".*"))
-    with pytest.raises(InputError, match="has 2 documents"):
-        check_merge(tmp_path / "merge.yml")
+    check = check_merge(tmp_path / "merge.yml")
+    assert set(check.models) == {str(folder) for folder in stacks}
+    assert check.tensors == sum(1 for path in out.rglob("*.safetensors") for _ in load_file(path))
+    assert check.disk_bytes > 2 * check.written_bytes
 
 
 def test_layers_in_a_row_make_a_deeper_model(stacks, tmp_path):
@@ -232,7 +238,15 @@ def test_a_check_reads_headers_alone(stacks, tmp_path):
     assert check.dtypes == {"float16": numbers}
     assert check.written_bytes == 2 * numbers
     assert check.donor == str(stacks[0])
-    assert list(check.models.values()) == [4 * numbers] * 2
+    assert [model.bytes for model in check.models.values()] == [4 * numbers] * 2
+    first = next(iter(check.models.values()))
+    assert (first.layers, first.positions, first.dtypes) == (2, 66, {"float32": numbers})
+    words = load_file(stacks[0] / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert first.vocabulary == len(words)
+    written = merge(path, tmp_path / "out").folder
+    held = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
+    assert check.written_bytes < held < check.disk_bytes < held + (1 << 20)
+    assert check.trial_bytes == 4 * numbers
     json.dumps(check.to_json())
     tiny.write_checkpoint(
         tmp_path / "c", layout="sentence-transformers", modules=STACK, hidden=16, intermediate=64
@@ -247,3 +261,14 @@ def test_adapters_are_refused_with_the_mend(stacks, tmp_path):
     (stacks[1] / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="merge_and_unload"):
         check_merge(linear(tmp_path, *stacks))
+
+
+def test_a_disk_too_small_is_said_before_anything_is_written(stacks, tmp_path, monkeypatch):
+    path = linear(tmp_path, *stacks)
+    monkeypatch.setattr(merge_plan.shutil, "disk_usage", lambda place: SimpleNamespace(free=70_000))
+    with pytest.raises(OutputError, match=r"out would take 1 MB, its disk has 0 MB free\. Free some space"):
+        merge(path, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+    assert any("The disk has 0 MB free" in note for note in check_merge(path).notes)
+    monkeypatch.setattr(merge_check, "host_memory", lambda: Memory(1000, 1000, "the machine"))
+    assert any("of memory are free, too little" in note for note in check_merge(path).notes)

@@ -8,6 +8,7 @@ __all__ = [
     "copy_settings",
     "open_tensors",
     "save_checkpoint",
+    "settings_files",
     "write_aside",
     "write_tensors",
 ]
@@ -145,7 +146,11 @@ def write_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             if used:
                 before = aside.with_suffix(".old")
                 folder.rename(before)
-                aside.rename(folder)
+                try:
+                    aside.rename(folder)
+                except BaseException:
+                    before.rename(folder)
+                    raise
                 shutil.rmtree(before)
             else:
                 if folder.exists():
@@ -287,17 +292,23 @@ def _folders(checkpoint: Checkpoint) -> list[str]:
     return list(found)
 
 
-def copy_settings(root: Path, relative: str, target: Path) -> None:
-    """Copies what belongs to a model beside its weights from one folder of it into the same of `target`."""
+def settings_files(root: Path, relative: str) -> list[Path]:
+    """What belongs to a model beside its weights in one folder of it."""
     source = inside(root, relative, said_by="modules.json")
-    (target / relative).mkdir(parents=True, exist_ok=True)
-    if not source.is_dir():
-        return
-    for pattern in _SIDE_FILES:
-        for path in source.glob(pattern):
+    found = []
+    for pattern in _SIDE_FILES if source.is_dir() else ():
+        for path in sorted(source.glob(pattern)):
             if path.is_file() and not path.name.endswith(".index.json"):
                 within = f"{relative}/{path.name}" if relative else path.name
-                shutil.copyfile(inside(root, within, said_by=path.name), target / within)
+                found.append(inside(root, within, said_by=path.name))
+    return found
+
+
+def copy_settings(root: Path, relative: str, target: Path) -> None:
+    """Copies what belongs to a model beside its weights from one folder of it into the same of `target`."""
+    (target / relative).mkdir(parents=True, exist_ok=True)
+    for path in settings_files(root, relative):
+        shutil.copyfile(path, target / relative / path.name)
 
 
 def _write_settings(checkpoint: Checkpoint, target: Path, dtype: DType | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Chunks", "check_inputs", "chunk_bounds", "merge_chunks", "merge_tensors"]
+__all__ = ["Chunks", "check_inputs", "chunk_bounds", "merge_chunks", "merge_tensors", "working_bytes"]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
@@ -20,6 +20,8 @@ Chunks = Callable[[], Iterable[Chunk]]
 
 # Of all inputs of a chunk together: 4 MiB in float64, and some ten times that in the middle of a method.
 _CHUNK_NUMBERS = 1 << 19
+# Threads, tables of digits, candidates of selections; and chunks of float64 in the middle of a method.
+_FIXED_BYTES, _CHUNKS_HELD = 96 << 20, 16
 
 
 def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
@@ -28,6 +30,13 @@ def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_
     step = max(1, numbers // (max(1, inputs) * width)) * width
     for start in range(0, task.numbers, step):
         yield slice(start, min(start + step, task.numbers))
+
+
+def working_bytes(method: Method, task: Task, inputs: int) -> int:
+    """Most bytes that merging a tensor takes beside its files, as measured of every method and rounded up."""
+    width = max(1, method.width(task))
+    chunk = min(task.numbers * inputs, max(_CHUNK_NUMBERS, inputs * width))
+    return _FIXED_BYTES + _CHUNKS_HELD * chunk * 8
 
 
 def merge_chunks(method: Method, task: Task, chunks: Chunks) -> Iterator[tuple[Chunk, Tensor]]:

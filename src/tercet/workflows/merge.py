@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["MergeCheck", "Merged", "check_merge", "merge"]
+__all__ = ["Merged", "merge"]
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.paths import read_json_object
-from tercet.checkpoint.source import Source, find
+from tercet.checkpoint.source import Source
 from tercet.checkpoint.writer import copy_settings, write_aside
-from tercet.errors import InputError, OutputError
+from tercet.errors import OutputError
 from tercet.merging.executor import run_merge
 from tercet.merging.folder import ENCODER, ModelFolder, open_folder
-from tercet.merging.planning import MergePlan, plan_merge
-from tercet.merging.recipe import MergeRecipe, ModelName, read_recipes
+from tercet.merging.planning import MergePlan
+from tercet.merging.recipe import MergeRecipe
 from tercet.merging.report import MergeReport
 from tercet.signatures import refuse_unknown_keywords
 from tercet.workflows.merge_card import merge_card
+from tercet.workflows.merge_plan import Fetch, check_space, plan_recipe, plan_recipes, recipes_of
 from tercet.workflows.merged_model import try_model
 
 _SHARD_BYTES = 5_000_000_000
@@ -48,41 +48,6 @@ class Merged:
     folder: Path
     report: MergeReport
     tried: str
-
-
-@dataclass(frozen=True, slots=True)
-class MergeCheck:
-    """What a merge would do, from headers alone.
-
-    Attributes:
-        method: its name.
-        models: name -> bytes of its weights.
-        donor: whose names, settings and tokenizer the result has.
-        tensors: how many are written.
-        dtypes: of them, with how many numbers.
-        written_bytes: of all tensors.
-        notes: what a user should know.
-    """
-
-    method: str
-    models: Mapping[str, int]
-    donor: str
-    tensors: int
-    dtypes: Mapping[str, int]
-    written_bytes: int
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """For scripts."""
-        return {
-            "method": self.method,
-            "models": dict(self.models),
-            "settings_from": self.donor,
-            "tensors": self.tensors,
-            "dtypes": dict(self.dtypes),
-            "written_bytes": self.written_bytes,
-            "notes": list(self.notes),
-        }
 
 
 @refuse_unknown_keywords
@@ -118,82 +83,33 @@ def merge(
         PrecisionError: a result is no number, or beyond the range of its format.
         OutputError: `out` holds files, or cannot be written.
     """
-    recipes = _recipes(recipe)
+    recipes = recipes_of(recipe)
     out = Path(out)
     _check_out(out, recipes, overwrite=overwrite)
-    fetch = _Fetch(token, local_files_only, cache_folder, confirm)
-    made: dict[str, Path] = {}
+    fetch = Fetch(token, local_files_only, cache_folder, confirm)
+    plans, _ = plan_recipes(recipes, fetch)
+    check_space(plans, out)
+    options = _Options(out, allow_overflow, try_out, max_shard_bytes, progress)
+    made: dict[str, ModelFolder] = {}
     with write_aside(out, overwrite=overwrite) as aside:
         if len(recipes) == 1:
-            return _written(
-                recipes[0], fetch, made, aside, out, allow_overflow, try_out, max_shard_bytes, progress
-            )
+            return _written(plans[0], aside, options)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=aside.parent) as parts:
             for number, part in enumerate(recipes[:-1]):
                 folder = Path(parts) / f"{number}"
                 folder.mkdir()
-                _written(part, fetch, made, folder, folder, allow_overflow, False, max_shard_bytes, progress)
-                made[str(part.name)] = folder
-            return _written(
-                recipes[-1], fetch, made, aside, out, allow_overflow, try_out, max_shard_bytes, progress
-            )
-
-
-@refuse_unknown_keywords
-def check_merge(
-    recipe: str | Path | MergeRecipe,
-    *,
-    token: str | None = None,
-    local_files_only: bool = False,
-    cache_folder: str | Path | None = None,
-    confirm: Callable[[int], bool] | None = None,
-) -> MergeCheck:
-    """What a merge would do: names, sizes, settings and vocabularies compared, no weight read.
-
-    The options are those of `merge`.
-
-    Raises:
-        InputError, CheckpointError: as `merge` would.
-    """
-    recipes = _recipes(recipe)
-    if len(recipes) > 1:
-        raise InputError(
-            f"{recipes[0].where} has {len(recipes)} documents: what is made of results that are not there "
-            "yet cannot be checked. Check a document by itself, or merge."
-        )
-    plan = _plan(recipes[0], _Fetch(token, local_files_only, cache_folder, confirm), {})
-    dtypes: dict[str, int] = {}
-    for tensor in plan.tensors:
-        dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.task.numbers
-    sizes = {
-        str(name): sum(info.num_bytes for part in model.parts.values() for info in part.tensors.values())
-        for name, model in plan.models.items()
-    }
-    return MergeCheck(
-        recipes[0].method, sizes, plan.donor.name, len(plan.tensors), dtypes, plan.written_bytes, plan.notes
-    )
+                _written(plan_recipe(part, fetch, made), folder, replace(options, try_out=False))
+                made[str(part.name)] = open_folder(Source(folder, str(part.name), None))
+            return _written(plan_recipe(recipes[-1], fetch, made), aside, options)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fetch:
-    token: str | None
-    local_files_only: bool
-    cache_folder: str | Path | None
-    confirm: Callable[[int], bool] | None
-
-    def __call__(self, model: ModelName) -> Source:
-        return find(
-            model.source,
-            revision=model.revision,
-            token=self.token,
-            local_files_only=self.local_files_only,
-            cache_folder=self.cache_folder,
-            confirm=self.confirm,
-        )
-
-
-def _recipes(recipe: str | Path | MergeRecipe) -> tuple[MergeRecipe, ...]:
-    return (recipe,) if isinstance(recipe, MergeRecipe) else read_recipes(recipe)
+class _Options:
+    out: Path
+    allow_overflow: bool
+    try_out: bool
+    max_shard_bytes: int
+    progress: Progress
 
 
 def _check_out(out: Path, recipes: Sequence[MergeRecipe], *, overwrite: bool) -> None:
@@ -218,47 +134,22 @@ def _check_out(out: Path, recipes: Sequence[MergeRecipe], *, overwrite: bool) ->
             )
 
 
-def _plan(recipe: MergeRecipe, fetch: _Fetch, made: Mapping[str, Path]) -> MergePlan:
-    models: dict[ModelName, ModelFolder] = {}
-    for name in recipe.models():
-        if name.lora is not None:
-            raise InputError(
-                f"{recipe.where}: {name} asks for a LoRA adapter, which is not folded here. Fold it first "
-                "(peft: merge_and_unload, then save_pretrained), and name the result."
-            )
-        known = made.get(name.source)
-        source = Source(known, str(name), None) if known is not None else fetch(name)
-        models[name] = open_folder(Source(source.folder, str(name), source.revision))
-    return plan_merge(recipe, models)
-
-
-def _written(
-    recipe: MergeRecipe,
-    fetch: _Fetch,
-    made: Mapping[str, Path],
-    folder: Path,
-    out: Path,
-    allow_overflow: bool,
-    try_out: bool,
-    max_shard_bytes: int,
-    progress: Progress,
-) -> Merged:
-    """The merge of one document, in `folder`; `out` is what it will be called."""
-    plan = _plan(recipe, fetch, made)
-    total = plan.written_bytes
+def _written(plan: MergePlan, folder: Path, options: _Options) -> Merged:
+    """The merge of one document, in `folder`; `options.out` is what the result will be called."""
+    recipe, total = plan.recipe, plan.written_bytes
     for relative in plan.donor.folders:
         copy_settings(plan.donor.folder, relative, folder)
     report = run_merge(
         plan,
         folder,
-        allow_overflow=allow_overflow,
-        max_shard_bytes=max_shard_bytes,
-        progress=lambda written: progress(written, total),
+        allow_overflow=options.allow_overflow,
+        max_shard_bytes=options.max_shard_bytes,
+        progress=lambda written: options.progress(written, total),
     )
     _write_config(plan, folder)
     tried = "Not tried."
-    if try_out:
-        tried = try_model(folder, plan.donor.encoder_path, named=str(out))
+    if options.try_out:
+        tried = try_model(folder, plan.donor.encoder_path, named=str(options.out))
     hashes = {
         str(name): {"revision": model.revision, "sha256": hash_weights(model.folder, model.files)}
         for name, model in plan.models.items()
@@ -273,8 +164,10 @@ def _written(
         **report.to_json(),
     }
     (folder / _REPORT).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(merge_card(plan, report, hashes, tried, out.name), encoding="utf-8")
-    return Merged(out, report, tried)
+    (folder / "README.md").write_text(
+        merge_card(plan, report, hashes, tried, options.out.name), encoding="utf-8"
+    )
+    return Merged(options.out, report, tried)
 
 
 def _write_config(plan: MergePlan, folder: Path) -> None:

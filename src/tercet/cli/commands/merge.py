@@ -17,7 +17,8 @@ from tercet.cli.commands import command
 from tercet.errors import InputError
 
 if TYPE_CHECKING:
-    from tercet.workflows.merge import MergeCheck, Merged
+    from tercet.workflows.merge import Merged
+    from tercet.workflows.merge_check import MergeCheck
 
 
 @command.register("merge")
@@ -25,8 +26,8 @@ def merge(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONFIG OUT | check CONFIG",
-            help="A recipe and a new folder; or check and a recipe, to see what it would do.",
+            metavar="CONFIG OUT | check CONFIG [OUT]",
+            help="A recipe and a new folder; or check and a recipe, to see what it would do and need.",
         ),
     ],
     overwrite: Annotated[
@@ -57,18 +58,19 @@ def merge(
     tercet merge check merge.yml --json
     """
     from tercet.cli.progress import Progress
-    from tercet.workflows.merge import check_merge
     from tercet.workflows.merge import merge as run
+    from tercet.workflows.merge_check import check_merge
 
     checking = arguments[0] == "check"
-    if len(arguments) != 2:
+    if len(arguments) != 2 and not (checking and len(arguments) == 3):
         raise InputError(
             "Give a recipe and the folder of the result: tercet merge CONFIG OUT; "
-            "or tercet merge check CONFIG."
+            "or tercet merge check CONFIG [OUT]."
         )
     confirm = shared.confirmation("A model of the recipe", yes=yes)
     if checking:
-        check = check_merge(arguments[1], token=token, local_files_only=offline, confirm=confirm)
+        place = arguments[2] if len(arguments) == 3 else "."
+        check = check_merge(arguments[1], place, token=token, local_files_only=offline, confirm=confirm)
         print(json.dumps(check.to_json(), indent=2, ensure_ascii=False) if as_json else _check_page(check))
         return
     with ExitStack() as stack:
@@ -103,9 +105,18 @@ def _check_page(check: MergeCheck) -> str:
     from tercet.precision.footprint import show_bytes
 
     lines = [f"{check.method} of {len(check.models)} models, settings of {check.donor}:"]
-    lines += [f"  {name}  {show_bytes(size)}" for name, size in check.models.items()]
+    for name, model in check.models.items():
+        facts = [show_bytes(model.bytes), " and ".join(model.dtypes), f"{model.layers} layers"]
+        facts += [f"{model.vocabulary:,} tokens"] if model.vocabulary is not None else []
+        facts += [f"{model.positions:,} positions"] if model.positions is not None else []
+        lines.append(f"  {name}  {', '.join(facts)}")
     formats = ", ".join(f"{count:,} numbers in {dtype}" for dtype, count in check.dtypes.items())
-    lines.append(f"{check.tensors} tensors, {formats}: {show_bytes(check.written_bytes)} to write.")
+    lines += [
+        f"{check.tensors} tensors, {formats}: {show_bytes(check.written_bytes)} to write.",
+        f"Disk: {show_bytes(check.disk_bytes)} with settings, {show_bytes(check.free_disk_bytes)} free.",
+        f"Memory: {show_bytes(check.memory_bytes)} to merge, {show_bytes(check.trial_bytes)} for the weights "
+        f"when it is tried out, {show_bytes(check.free_memory_bytes)} free.",
+    ]
     lines += [f"- {note}" for note in check.notes]
     return "\n".join(lines)
 
