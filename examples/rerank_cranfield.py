@@ -116,7 +116,7 @@ class Stage:
     @classmethod
     def of(cls, name: str, run: Run, collection: Collection, seconds: float) -> Stage:
         """The run's figures."""
-        return cls(name, evaluate_run(run, collection.qrels, METRICS, gain="exponential"), seconds)
+        return cls(name, evaluate_run(run, collection.qrels, METRICS), seconds)
 
 
 def reranked(
@@ -238,7 +238,7 @@ def show(stages: Sequence[Stage], depth: int) -> None:
                 f"95 % of samples of queries; p = {test.p_value:.2g} by a paired randomisation test"
             )
     console.print(
-        "\nnDCG with exponential gain (2^grade - 1). Seconds are of this machine, as busy as it was."
+        "\nFigures are those of `tercet evaluate`. Seconds are of this machine, as busy as it was."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 
 import tiny
 from tercet.kernels.native import absence, library
+from tercet.planner import capability, remembered_in
 
 # The first call of a test also imports torch and starts its threads: a deadline would time that, not the
 # code. What judges a change (CI) draws the same examples each time; at a desk they are new ones.
@@ -37,6 +39,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, which knows this machine already: to probe it takes seconds."""
+    probed = remembered_in(capability().device)
+    folder = tmp_path / "cache"
+    shutil.copytree(probed.parent, folder / probed.parent.name, ignore=lambda _, names: _but_probes(names))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def _but_probes(names: list[str]) -> list[str]:
+    return [name for name in names if not name.startswith("probe-")]
 
 
 @pytest.fixture(autouse=True)

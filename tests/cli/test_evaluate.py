@@ -9,6 +9,7 @@ import tiny_reranker
 from tercet import embedder
 from tercet.cli.commands import evaluate as evaluate_command
 from tercet.cli.main import main
+from tercet.cli.progress import Progress
 
 DOCUMENTS = [
     "Paris is the city",
@@ -21,8 +22,7 @@ QUERIES = ["which city", "a cat", "open a file"]
 
 
 @pytest.fixture
-def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def collection(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "120")
     folder = tmp_path / "collection"
     (folder / "qrels").mkdir(parents=True)
@@ -198,6 +198,35 @@ def test_a_reranker_stands_beside_the_first_stage_with_what_it_changed(
     assert found["stored"]
     assert found["systems"][1]["metrics"] == wanted["reranked"].metrics
     assert found["work"]["changes"] == wanted.work["changes"]
+
+
+def test_each_stage_has_a_bar_of_its_own(
+    tiny_bert: Path, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str, int, int, float | None]] = []
+
+    class Told(Progress):
+        def __init__(self, what: str, *, measurable: bool, unit: str = "texts") -> None:
+            super().__init__(what, measurable=measurable, unit=unit)
+            self.named = (what, unit)
+
+        def advance(self, texts: int, tokens: int, done: float | None) -> None:
+            super().advance(texts, tokens, done)
+            told.append((*self.named, self.texts, min(self.tokens, 1), done))
+
+    monkeypatch.setattr(evaluate_command, "Progress", Told)
+    folder = tiny_reranker.write_reranker(tmp_path / "reranker", "bert", scale=20.0)
+    arguments = ["evaluate", str(tiny_bert), str(collection), "--precision", "float32", "--refresh"]
+    assert main(arguments) == 0
+    assert {what for what, *_ in told} == {"Evaluating"}
+    told.clear()
+    assert main([*arguments, "--reranker", str(folder), "--rerank-depth", "2"]) == 0
+    stages = list(dict.fromkeys(what for what, *_ in told))
+    assert stages == ["First stage", "Second stage"]
+    ends = {what: (unit, count, tokens, done) for what, unit, count, tokens, done in told}
+    assert ends["First stage"] == ("texts", 7, 1, 1.0)
+    assert ends["Second stage"] == ("pairs", 4, 0, 1.0)
+    assert told[[what for what, *_ in told].index("Second stage")][2:] == (0, 0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,13 @@ def test_the_best_are_ranked_anew_and_the_others_keep_their_order_below():
         iter(documents),
         depth=3,
         where="a run",
-        progress=done.append,
+        progress=lambda *part: done.append(part),
     )
     assert found["q"].ids == ("b", "c", "a", "e", "d")  # of e and d, equal before, the first stage's order
     assert found["q"].scores.tolist() == [3.0, 2.0, 1.0, 0.0, -1.0]
     assert found["none"].ids == ()
     assert found["few"].ids == ("b", "a")
-    assert done == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert done == [(0, 0.0), (3, pytest.approx(1 / 3)), (0, pytest.approx(2 / 3)), (2, 1.0)]
     assert list(found) == list(run)
 
 

@@ -172,10 +172,9 @@ def test_a_result_is_kept_under_everything_that_matters(model, folder, tiny_m3, 
     assert tercet.evaluate(model, folder, **plain).stored
 
 
-def test_a_model_of_the_same_name_with_other_weights_is_another(folder, tmp_path, monkeypatch):
+def test_a_model_of_the_same_name_with_other_weights_is_another(folder, own_cache, tmp_path):
     import tiny
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for seed in (0, 1):
         place = tiny.write_checkpoint(tmp_path / str(seed) / "checkpoint-1000", "bert", seed=seed)
         report = tercet.evaluate(place, folder, precision="float32", device="cpu", metrics=["ndcg@10"])

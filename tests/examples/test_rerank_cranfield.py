@@ -88,7 +88,6 @@ def test_the_whole_example_prints_each_stage_and_its_change(example, tiny_bert, 
         tercet.load(tiny_bert, precision="float32"),
         folder,
         metrics=example.METRICS,
-        gain="exponential",
     )["dense"]
     assert rows["dense"] == pytest.approx([wanted.metrics[name] for name in example.METRICS], abs=5e-5)
     for name in ("late interaction", "random cross-encoder"):

@@ -6,4 +6,5 @@ from tercet.evaluation.audit_result import AuditResult
 from tercet.evaluation.auditing.auditor import audit
 from tercet.evaluation.metrics import Scores, evaluate_run
 from tercet.evaluation.report import Report
-from tercet.evaluation.tasks import evaluate, evaluate_run_file
+from tercet.evaluation.run_files import evaluate_run_file
+from tercet.evaluation.tasks import evaluate

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ["SecondStage", "reranked_run"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ from tercet.evaluation.runs import Run
 from tercet.evaluation.second_stage import found_in_run, rerank
 from tercet.evaluation.significance import paired_randomization
 from tercet.reranker import Reranker, load_reranker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reranked:
+    """A run, the pairs that were scored for it and the seconds that took."""
+
+    run: Run
+    work: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +101,29 @@ class SecondStage:
             **text_identity(checkpoint, self.model.tokenizer),
         }
 
-    def work(self, before: System, after: System) -> dict[str, Any]:
+    def run(
+        self,
+        runs: Mapping[str, Run],
+        queries: Iterable[Document],
+        documents: Iterable[Document],
+        *,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> Reranked:
+        """The first stage's run with its best documents ranked anew: see `reranked_run`."""
+        before, start = runs[self.first_stage], perf_counter()
+        run = reranked_run(
+            self.model.score,
+            before,
+            queries,
+            documents,
+            depth=self.depth,
+            where=self.first_stage,
+            progress=progress,
+        )
+        pairs = sum(min(self.depth, len(ranking)) for ranking in before.values())
+        return Reranked(run, {"pairs": pairs, "rerank_seconds": perf_counter() - start})
+
+    def changes(self, before: System, after: System) -> dict[str, Any]:
         """Its name, and metric -> mean change from the first stage and the p-value of a paired test."""
         found = {}
         for name in before.per_query:
@@ -110,7 +141,7 @@ def reranked_run(
     *,
     depth: int,
     where: str,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[int, float], None] | None = None,
 ) -> dict[str, Ranking]:
     """The run with the best documents of each query in the order of new scores.
 
@@ -123,10 +154,12 @@ def reranked_run(
         queries, documents: ids and texts, read once.
         depth: so many documents of each query are ranked anew.
         where: the run's name, for messages.
-        progress: called with the part of the queries that is done.
+        progress: called with (pairs, part of the queries done): with (0, 0.0) first, then after each query.
     """
     found = found_in_run(run, queries, documents, depth=depth, where=where)
     made: dict[str, Ranking] = {}
+    if progress is not None:
+        progress(0, 0.0)
     for one in rerank(score, found):
         below = run[one.found.id].ids[depth:]
         lowest = float(one.ranking.scores[-1]) if len(one.ranking) else 0.0
@@ -135,5 +168,5 @@ def reranked_run(
         scores = np.concatenate([one.ranking.scores, (lowest - steps).astype(np.float32)])
         made[one.found.id] = Ranking(one.ranking.ids + below, scores)
         if progress is not None:
-            progress(len(made) / len(found))
+            progress(len(one.ranking), len(made) / len(found))
     return made

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluate", "evaluate_run_file"]
+__all__ = ["evaluate"]
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -13,38 +13,25 @@ from typing import Any
 
 from tercet.embedder import Embedder, load
 from tercet.embedder.options import positive_integer
-from tercet.errors import InputError, UnknownNameError, nearest
+from tercet.errors import InputError
 from tercet.evaluation import reranking, retrieval, stored
+from tercet.evaluation.asked import check_depth, metric_names, output_names, refuse
 from tercet.evaluation.candidates import read_candidates
 from tercet.evaluation.collection import Document
-from tercet.evaluation.datasets import RETRIEVAL_ALONE, open_checked, task_of
+from tercet.evaluation.datasets import RETRIEVAL_ALONE, Checked, open_checked, task_of
 from tercet.evaluation.encoding import Encoding, identity
-from tercet.evaluation.layouts import judgements_of
-from tercet.evaluation.metrics import (
-    DEFAULT_METRICS,
-    METRICS_VERSION,
-    Gain,
-    Metric,
-    Scores,
-    check_gain,
-    evaluate_run,
-    parse_metrics,
-)
-from tercet.evaluation.records import file_hash
+from tercet.evaluation.metrics import METRICS_VERSION, Gain, check_gain, evaluate_run
 from tercet.evaluation.report import Report, System
-from tercet.evaluation.reranked_runs import SecondStage, reranked_run
+from tercet.evaluation.reranked_runs import SecondStage
 from tercet.evaluation.reranking import candidate_documents, candidate_queries, rerank
 from tercet.evaluation.retrieval import Progress, Search, search
-from tercet.evaluation.runs import Run, read_run, write_run
+from tercet.evaluation.runs import Run, write_run
 from tercet.evaluation.similarity import similarity
-from tercet.heads import named_outputs
 from tercet.reranker import Reranker
 from tercet.scoring.hybrid import Weights
 from tercet.scoring.late import Reduction
 from tercet.signatures import refuse_unknown_keywords
 
-OUTPUTS = ("dense", "sparse", "multivector")
-_RERANKING_METRICS = ("map", "mrr@10", "ndcg@10")
 _RERANK_DEPTH = 100
 
 
@@ -79,6 +66,7 @@ def evaluate(
     reranker: Reranker | str | Path | Callable[[], Reranker] | None = None,
     rerank_depth: int | None = None,
     first_stage: str | None = None,
+    rerank_progress: Callable[[int, float], None] | None = None,
 ) -> Report:
     """How well a model finds, compares or reranks the texts of a data set.
 
@@ -107,7 +95,7 @@ def evaluate(
         max_length, dimensions, normalize: see `Embedder.encode`.
         runs_folder: write a TREC run file of each system there; the search is then always done.
         refresh: compute anew in any case.
-        progress: called with (texts, tokens, part done) after each chunk.
+        progress: called with (texts, tokens, part done) after each chunk that the model embedded.
         precision, device: for `tercet.load`, where `model` is not loaded yet.
         reranker: ranks anew what the model found, as the system "reranked" beside the others: a loaded one,
             what `tercet.load_reranker` takes, or a function that loads it.
@@ -115,6 +103,7 @@ def evaluate(
             order below.
         first_stage: whose documents: a system such as "dense", "hybrid" or "rrf"; None for the only one, and
             of several for "hybrid".
+        rerank_progress: called with (pairs, part done) when the reranker begins, and after each query.
 
     Raises:
         InputError: the data cannot be used (naming file and line), or an option cannot be.
@@ -123,20 +112,24 @@ def evaluate(
     if task is None and layout is not None:
         task = "retrieval"  # nothing else has layouts
     task = task_of(Path(dataset), task)
-    names = _metric_names(task, metrics)
+    names = metric_names(task, metrics)
     check_gain(gain, relevance_level)
     how = Search(depth, weights, reduction, rrf_k, remove_query)
     given = {"layout": layout, "split": split, "remove_query": remove_query, "ignore_missing": ignore_missing}
     if task == "retrieval":
-        _check_depth(names, depth)
+        check_depth(names, depth)
     else:
-        _refuse(task, {name: given[name] for name in RETRIEVAL_ALONE})
+        refuse({name: given[name] for name in RETRIEVAL_ALONE}, _meaningless(task))
     if task == "similarity":
-        _refuse(task, {"document_prompt": document_prompt, "runs_folder": runs_folder, "reranker": reranker})
+        only_ranked = {"document_prompt": document_prompt, "runs_folder": runs_folder, "reranker": reranker}
+        refuse(only_ranked, _meaningless(task))
     if reranker is None:
-        _refuse_alone({"rerank_depth": rerank_depth, "first_stage": first_stage})
+        refuse(
+            {"rerank_depth": rerank_depth, "first_stage": first_stage},
+            "belongs to reranker, which ranks anew what was found. Give it, too.",
+        )
     rerank_depth = positive_integer("rerank_depth", _RERANK_DEPTH if rerank_depth is None else rerank_depth)
-    asked = None if outputs is None else _outputs(outputs)
+    asked = None if outputs is None else output_names(outputs)
     data = open_checked(task, Path(dataset), layout=layout, split=split, ignore_missing=ignore_missing)
     model = _loaded(model, precision, device, asked)
     encoding = Encoding(
@@ -186,48 +179,22 @@ def evaluate(
     start = perf_counter()
     counted = _Counted(progress)
 
-    def scored(run: Run, qrels: dict[str, dict[str, int]]) -> Scores:
-        return evaluate_run(run, qrels, names, gain=gain, relevance_level=relevance_level)
-
     more: dict[str, Any] = {}
     if ranked:
-        runs: dict[str, Run]
-        queries: Iterable[Document]
-        documents: Iterable[Document]
-        if task == "retrieval":
-            assert data.collection is not None
-            found = search(model, data.collection, encoding, how, progress=counted)
-            runs, qrels = found.runs, data.collection.qrels
-            more = {"queries_cut": found.truncated_queries, "documents_cut": found.truncated_documents}
-            queries = (Document(name, text, "") for name, text in data.collection.queries.items())
-            documents = data.collection.documents()
-        else:
-            candidates = partial(read_candidates, Path(dataset))
-            ordered = rerank(
-                model, candidates(), encoding, weights=weights, reduction=reduction, progress=counted
-            )
-            runs, qrels = ordered.runs, ordered.qrels
-            queries, documents = candidate_queries(candidates()), candidate_documents(candidates())
+        found = _first_stage(task, model, Path(dataset), data, encoding, how, counted)
+        runs, more = found.runs, found.work
         if second is not None:
-            before, begin = runs[second.first_stage], perf_counter()
-            after = reranked_run(
-                second.model.score,
-                before,
-                queries,
-                documents,
-                depth=second.depth,
-                where=second.first_stage,
-                progress=counted.second_stage,
-            )
-            runs = {**runs, "reranked": after}
-            more["pairs"] = sum(min(second.depth, len(ranking)) for ranking in before.values())
-            more["rerank_seconds"] = perf_counter() - begin
+            after = second.run(runs, found.queries, found.documents, progress=rerank_progress)
+            runs, more = {**runs, "reranked": after.run}, {**more, **after.work}
         if runs_folder is not None:
             _write_runs(Path(runs_folder), runs, model.checkpoint.name)
-        systems = [System.of(name, scored(run, qrels)) for name, run in runs.items()]
+        score = partial(
+            evaluate_run, qrels=found.qrels, metrics=names, gain=gain, relevance_level=relevance_level
+        )
+        systems = [System.of(name, score(run)) for name, run in runs.items()]
         if second is not None:
             by_name = {system.name: system for system in systems}
-            more |= second.work(by_name[second.first_stage], by_name["reranked"])
+            more |= second.changes(by_name[second.first_stage], by_name["reranked"])
     else:
         correlations = similarity(
             model, data.pairs, encoding, weights=weights, reduction=reduction, progress=counted
@@ -245,52 +212,39 @@ def evaluate(
     return report
 
 
-@refuse_unknown_keywords
-def evaluate_run_file(
-    run: str | Path,
-    judgements: str | Path,
-    *,
-    layout: str | None = None,
-    split: str | None = None,
-    metrics: Iterable[str] | None = None,
-    gain: Gain = "linear",
-    relevance_level: int = 1,
-    complete: bool = False,
-) -> Report:
-    """What a TREC run file is worth, without any model.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """What a first stage found, the judgements, and the texts that a second one reads."""
 
-    Args:
-        run: the run file.
-        judgements: a file of judgements, or the folder of a collection.
-        layout, split: of the collection.
-        metrics, gain, relevance_level: see `evaluate`.
-        complete: judged queries that the run does not have count as 0, as with `trec_eval -c`.
+    runs: dict[str, Run]
+    qrels: dict[str, dict[str, int]]
+    queries: Iterable[Document]
+    documents: Iterable[Document]
+    work: dict[str, Any]
 
-    Raises:
-        InputError: a file cannot be used (naming the line), or they have no query in common.
-    """
-    names = _metric_names("retrieval", metrics)
-    qrels, path, where = judgements_of(judgements, layout_name=layout, split=split)
-    scores = evaluate_run(
-        read_run(run), qrels, names, gain=gain, relevance_level=relevance_level, complete=complete
+
+def _first_stage(
+    task: str, model: Embedder, path: Path, data: Checked, encoding: Encoding, how: Search, progress: Progress
+) -> _Found:
+    """The ranking by each system of the model: of a whole collection, or of each query's candidates."""
+    if task == "retrieval":
+        collection = data.collection
+        assert collection is not None
+        found = search(model, collection, encoding, how, progress=progress)
+        return _Found(
+            found.runs,
+            collection.qrels,
+            (Document(name, text, "") for name, text in collection.queries.items()),
+            collection.documents(),
+            {"queries_cut": found.truncated_queries, "documents_cut": found.truncated_documents},
+        )
+    candidates = partial(read_candidates, path)
+    ordered = rerank(
+        model, candidates(), encoding, weights=how.weights, reduction=how.reduction, progress=progress
     )
-    notes = {
-        "queries of the run have no judgement and were left out.": len(scores.unjudged),
-        f"judged queries are not in the run and {'count as 0' if complete else 'were left out'}.": len(
-            scores.missing
-        ),
-    }
-    data = {
-        "name": str(judgements),
-        "run": str(run),
-        "split": where,
-        "sha256": stored.key_of({"run": file_hash(Path(run)), "judgements": file_hash(path)}),
-        "queries": len(scores.queries),
-        "judgements": sum(map(len, qrels.values())),
-        "notes": [f"{number:,} {what}" for what, number in notes.items() if number],
-    }
-    settings = {"metrics": names, "gain": gain, "relevance_level": relevance_level, "complete": complete}
-    return Report("run", data, None, settings, (System.of("run", scores),), {})
+    return _Found(
+        ordered.runs, ordered.qrels, candidate_queries(candidates()), candidate_documents(candidates()), {}
+    )
 
 
 class _Counted:
@@ -305,11 +259,6 @@ class _Counted:
         self.tokens += tokens
         if self._inner is not None:
             self._inner(texts, tokens, done)
-
-    def second_stage(self, done: float) -> None:
-        """Tells how far the reranker is, which embeds nothing."""
-        if self._inner is not None:
-            self._inner(0, 0, done)
 
 
 def _loaded(
@@ -328,52 +277,8 @@ def _loaded(
     return model if isinstance(model, Embedder) else model()
 
 
-def _refuse_alone(given: dict[str, object]) -> None:
-    """An error for an option of the second stage where there is none."""
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(f"{name} belongs to reranker, which ranks anew what was found. Give it, too.")
-
-
-def _refuse(task: str, given: dict[str, object]) -> None:
-    """An error for an option that means nothing to this task, and was given."""
-    for name, value in given.items():
-        if value is not None and value is not False:
-            raise InputError(f"{name} means nothing to {task}. Leave it out.")
-
-
-def _check_depth(names: list[str], depth: int) -> None:
-    """An error for a metric that looks further down than there are documents."""
-    for name in names:
-        cutoff = Metric.parse(name).cutoff
-        if cutoff is not None and cutoff > depth:
-            raise InputError(
-                f"{name} looks down to rank {cutoff}, and depth={depth} documents of each query are kept. "
-                "Raise depth, or choose other metrics."
-            )
-
-
-def _outputs(outputs: str | Sequence[str]) -> tuple[str, ...]:
-    """The outputs that were asked for, each once, in the order of `OUTPUTS`."""
-    names = named_outputs(outputs)
-    for name in names:
-        if name not in OUTPUTS:
-            raise UnknownNameError(f"There is no output {name!r}. {nearest(name, OUTPUTS)}")
-    if not names:
-        raise InputError(f"No output was named; give at least one of {', '.join(OUTPUTS)}.")
-    return tuple(name for name in OUTPUTS if name in names)
-
-
-def _metric_names(task: str, metrics: Iterable[str] | None) -> list[str]:
-    if task == "similarity":
-        if metrics is not None:
-            raise InputError(
-                "Similarity is measured by Spearman's and Pearson's correlation; leave metrics out."
-            )
-        return []
-    default = _RERANKING_METRICS if task == "reranking" else DEFAULT_METRICS
-    found: tuple[Metric, ...] = parse_metrics(default if metrics is None else metrics)
-    return [str(metric) for metric in found]
+def _meaningless(task: str) -> str:
+    return f"means nothing to {task}. Leave it out."
 
 
 def _write_runs(folder: Path, runs: dict[str, Run], model: str) -> None:

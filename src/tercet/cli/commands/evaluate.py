@@ -269,10 +269,15 @@ def evaluate(
         )
         from tercet import embedder, evaluation  # torch is slow: after what can be checked without it
 
-        bar: list[Progress] = []
+        bars: list[Progress] = []
+
+        def begin(what: str, unit: str) -> None:
+            """A bar in place of the one before."""
+            stack.close()
+            bars.append(stack.enter_context(Progress(what, measurable=True, unit=unit)))
 
         def loaded() -> Embedder:
-            """The model, once the data is known to be usable; then the bar, for loading may ask something."""
+            """The model, once the data is known to be usable; the bar after all loading, which may ask."""
             model = embedder.load(
                 arguments[0],
                 precision=precision,
@@ -286,14 +291,15 @@ def evaluate(
                 plan=plan,
                 confirm=shared.confirmation(arguments[0], yes=yes),
             )
-            bar.append(stack.enter_context(Progress("Evaluating", measurable=True)))
+            if reranker is None:
+                begin("Evaluating", "texts")
             return model
 
         def loaded_reranker() -> Reranker:
             from tercet.reranker import load_reranker
 
             assert reranker is not None
-            return load_reranker(
+            second = load_reranker(
                 reranker,
                 precision=reranker_precision or "auto",
                 device=device,
@@ -302,12 +308,23 @@ def evaluate(
                 token_budget=batch_tokens,
                 confirm=shared.confirmation(reranker, yes=yes),
             )
+            begin("First stage", "texts")
+            return second
+
+        def reranked(pairs: int, done: float) -> None:
+            if done == 0.0:
+                begin("Second stage", "pairs")
+            bars[-1].advance(pairs, 0, done)
 
         if reranker is not None:
             how["reranker"] = loaded_reranker
         with ExitStack() as stack:
             report = evaluation.evaluate(
-                loaded, arguments[1], progress=lambda *done: bar[0].advance(*done), **how
+                loaded,
+                arguments[1],
+                progress=lambda *done: bars[-1].advance(*done),
+                rerank_progress=reranked,
+                **how,
             )
     if as_json:
         print(json.dumps(report.to_json(per_query=per_query), ensure_ascii=False))
