@@ -191,6 +191,21 @@ def test_dtypes_are_promoted_unless_one_is_asked_for(tmp_path):
         assert {str(one.dtype) for one in found.values()} == {f"torch.{dtype}"}
 
 
+def test_what_lies_on_a_threshold_is_in_the_report(pair, tmp_path):
+    for folder, value in ((pair["a"], 0.0), (pair["b"], 2.0)):
+        tensors = load_file(folder / "model.safetensors")
+        save_file(
+            {name: torch.full_like(one, value) for name, one in tensors.items()}, folder / "model.safetensors"
+        )
+    text = linear("a", "b", more="base_model: a\nparameters: {density: 0.5}").replace("linear", "ties")
+    out, report = merged(tmp_path, text, pair)
+    for one in report.tensors:
+        assert one.on_threshold == one.numbers
+        kept = load_file(out / "model.safetensors")[one.name].count_nonzero()
+        assert kept == one.numbers // 2
+    assert report.to_json()["all"]["on_threshold"] == report.total.numbers
+
+
 def write_tensor(folder: Path, name: str, value: float) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)

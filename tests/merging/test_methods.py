@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from recorder import merging
 from tercet.errors import InputError, UnknownNameError
+from tercet.merging import streaming
+from tercet.merging.method import Chunk
 from tercet.merging.methods import METHODS
+from tercet.merging.rounding import rounded
 from tercet.merging.streaming import merge_tensors
 
 DETERMINISTIC = [case for case in merging.CASES if "all" not in case.name]
@@ -25,16 +28,82 @@ def task_vectors(shape=(40, 50), models=3, seed=0, dtype=torch.float64):
     return [one.to(dtype) for one in (base, *others)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", DETERMINISTIC, ids=lambda case: case.name)
-def test_the_error_is_that_of_exact_arithmetic_rounded_once(case, dtype):
-    for shape in case.shapes:
-        given = [torch.from_numpy(one).to(dtype) for one in merging.tensors(case, shape, 5)]
-        exact = merge_tensors([one.double() for one in given], case.method, case.parameters, base=case.base)
-        found = merge_tensors(given, case.method, case.parameters, base=case.base).to(dtype)
-        best = (exact.to(dtype).double() - exact).norm()
-        step = torch.finfo(dtype).eps * exact.norm() / exact.numel() ** 0.5
-        assert (found.double() - exact).norm() <= 1.01 * best + step
+NARROW = (torch.float16, torch.bfloat16)
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(DETERMINISTIC),
+    st.sampled_from(NARROW),
+    st.sampled_from(NARROW),
+    st.integers(2, 9),
+    st.integers(2, 40),
+    st.integers(0, 2**31),
+)
+def test_the_error_is_that_of_exact_arithmetic_rounded_once(case, stored, written, rows, columns, seed):
+    generator = np.random.default_rng(seed)
+    common = 0.04 * generator.standard_normal((rows, columns))
+    inputs = [
+        torch.from_numpy(common + 0.01 * generator.standard_normal((rows, columns))).to(stored)
+        for _ in range(case.inputs)
+    ]
+    exact = merge_tensors([one.double() for one in inputs], case.method, case.parameters, base=case.base)
+    # as the executor does it, and as one who merges tensors in memory
+    streamed = rounded(exact, written)
+    found = merge_tensors(inputs, case.method, case.parameters, base=case.base).to(written)
+    best = (streamed.double() - exact).norm()
+    exponents = exact.abs().clamp(min=1e-300).log2().floor()
+    steps = torch.finfo(written).eps * exponents.exp2() + smallest(written)
+    assert bool(((streamed.double() - exact).abs() <= steps / 2).all())
+    assert (found.double() - exact).norm() <= 1.01 * best + steps.max()
+
+
+def smallest(dtype):
+    """The distance of numbers next to zero."""
+    return torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+
+
+def on_threshold(inputs, method, parameters, chunk_numbers):
+    """How many entries a method counts, and its result."""
+    counts = []
+    task = streaming._task(METHODS[method], parameters, len(inputs) - 1, tuple(inputs[0].shape), "a", 0)
+    flat = [one.double().reshape(-1) for one in inputs]
+    width = METHODS[method].width(task)
+
+    def chunks():
+        for part in streaming.chunk_bounds(METHODS[method], task, len(inputs), chunk_numbers):
+            pieces = [one[part].reshape((-1, width) if width else (1, -1)) for one in flat]
+            yield Chunk(tuple(pieces[1:]), pieces[0], part.start)
+
+    list(streaming.merge_chunks(METHODS[method], task, chunks, counts.append))
+    return sum(counts)
+
+
+@pytest.mark.parametrize("chunk_numbers", [1 << 20, 6])
+def test_entries_exactly_on_a_threshold_are_counted(chunk_numbers):
+    base = torch.zeros(2, 6)
+    model = torch.tensor([[4.0, 2, 2, 2, 1, 0], [3, -2, 0, 0, 0, 0]])
+    half = {"weight": 1.0, "density": 0.25}
+    # of 12 entries 3 are kept: 4, 3 and one of the four of magnitude 2
+    assert on_threshold([base, model], "ties", half, chunk_numbers) == 4
+    # as many as there are: none is left to chance
+    assert on_threshold([base, model], "ties", {"weight": 1.0, "density": 0.5}, chunk_numbers) == 0
+    # zeros change nothing, whichever are kept
+    assert on_threshold([base, model], "ties", {"weight": 1.0, "density": 0.75}, chunk_numbers) == 0
+    # the largest goes (gamma), then of 3 and the twos three are kept
+    crumbs = {**half, "gamma": 0.09}
+    assert on_threshold([base, model], "breadcrumbs", crumbs, chunk_numbers) == 4
+    # of 7 positions that vary 3 are kept
+    assert on_threshold([base, model, 0 * model], "sce", {"select_topk": 0.5}, chunk_numbers) == 4
+
+
+def test_arcee_fusion_counts_what_lies_on_its_threshold():
+    base = torch.zeros(1, 9)
+    model = torch.tensor([[1.0, 1, 1, 1, 1, 1, 1, 1, 2]])
+    # all quartiles are the importance of a change by one, and so is the threshold
+    assert on_threshold([base, model], "arcee_fusion", {}, 1 << 20) == 8
+    assert torch.equal(merge_tensors([base, model], "arcee_fusion", {}, base=0), model)
+    assert on_threshold([base, base], "arcee_fusion", {}, 1 << 20) == 0
 
 
 @settings(max_examples=60)

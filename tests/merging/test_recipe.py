@@ -120,7 +120,7 @@ def test_a_model_may_be_written_out():
         (("dtype: float16", "missing: bse"), "Did you mean 'base'"),
         (("dtype: float16", "seed: x"), "expected a whole number"),
         (("dtype: float16", "chat_template: chatml"), "set it in tokenizer_config.json"),
-        (("dtype: float16", "tokenizer: {source: base, pad_to_multiple_of: 8}"), "changes the vocabulary"),
+        (("dtype: float16", "tokenizer: {source: base, pad_to_multiple_of: -8}"), "expected a whole number"),
         (("dtype: float16", "slices: [{sources: []}]"), "found models and slices"),
         (("model: a", "modl: a"), "Did you mean 'model'"),
         (("merge_method: linear", ""), "merge_method is None"),

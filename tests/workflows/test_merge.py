@@ -255,11 +255,11 @@ def test_a_check_reads_headers_alone(stacks, tmp_path):
         check_merge(linear(tmp_path, stacks[0], tmp_path / "c"))
 
 
-def test_adapters_are_refused_with_the_mend(stacks, tmp_path):
-    with pytest.raises(InputError, match="merge_and_unload"):
+def test_adapters_that_are_not_there_or_alone_are_refused_with_the_mend(stacks, tmp_path):
+    with pytest.raises(InputError, match=r"no folder lora.*hf download"):
         check_merge(linear(tmp_path, Path(f"{stacks[0]}+lora"), stacks[1]))
     (stacks[1] / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="merge_and_unload"):
+    with pytest.raises(CheckpointError, match=r"is a LoRA adapter.*'base\+"):
         check_merge(linear(tmp_path, *stacks))
 
 

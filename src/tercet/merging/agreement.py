@@ -6,7 +6,6 @@ __all__ = ["check_agreement"]
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tercet.checkpoint.hashing import hash_file
@@ -15,6 +14,7 @@ from tercet.checkpoint.sentence_files import read_sentence_settings
 from tercet.checkpoint.stack import read_stack
 from tercet.errors import CheckpointError
 from tercet.merging.folder import ModelFolder
+from tercet.merging.tokenizer_file import read_tokenizer
 
 # Settings of config.json by which the same weights mean something else.
 _MEANING = (
@@ -37,13 +37,18 @@ _MEANING = (
     "pad_token_id",
     "num_labels",
 )
-_MAX_TOKENIZER_BYTES = 256 << 20
 
 
 def check_agreement(
-    models: Sequence[ModelFolder], chosen: ModelFolder | None, donor: ModelFolder
+    models: Sequence[ModelFolder],
+    chosen: ModelFolder | None,
+    donor: ModelFolder,
+    *,
+    vocabularies: bool = True,
 ) -> list[str]:
     """Notes on differences that were decided by `chosen`, the model whose settings are to be taken.
+
+    Vocabularies are compared where `vocabularies` says so: not where they are to be put in order by token.
 
     Raises:
         CheckpointError: models differ in a setting or in their vocabulary and none was chosen.
@@ -62,7 +67,7 @@ def check_agreement(
             + "\nSay whose settings the result shall have: settings_from: <one of the models>."
         )
     for other in models:
-        if other is not donor:
+        if vocabularies and other is not donor:
             _check_vocabulary(donor, other)
     return [f"{one}; those of {donor.name} were taken." for one in differences]
 
@@ -107,29 +112,13 @@ def _check_vocabulary(left: ModelFolder, right: ModelFolder) -> None:
     ]
     if not all(file.is_file() for file in files) or hash_file(files[0]) == hash_file(files[1]):
         return
-    first, second = (_vocabulary(file) for file in files)
+    first, second = (read_tokenizer(file).ids for file in files)
     if first == second:
         return
     differing = [token for token, number in first.items() if second.get(token) != number]
     differing += [token for token in second if token not in first]
     raise CheckpointError(
         f"{files[0]} and {files[1]} differ in {len(differing):,} of {max(len(first), len(second)):,} tokens "
-        f"({', '.join(map(repr, differing[:4]))}): a row of one table is another word in the other. Merge "
-        "models with one vocabulary; rows are not yet put in order by token."
+        f"({', '.join(map(repr, differing[:4]))}): a row of one table is another word in the other. Put "
+        "them in order with tokenizer_source: base, union, or one of the models."
     )
-
-
-def _vocabulary(file: Path) -> dict[str, int]:
-    if file.stat().st_size > _MAX_TOKENIZER_BYTES:
-        raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes: too large for a tokenizer.")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        words = found["model"]["vocab"]
-        if isinstance(words, list):  # unigram: tokens with their scores, in order
-            made = {entry[0]: number for number, entry in enumerate(words)}
-        else:
-            made = dict(words)
-        made |= {entry["content"]: entry["id"] for entry in found.get("added_tokens") or ()}
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not a tokenizer as it is written today ({error}).") from error
-    return made

@@ -7,6 +7,7 @@ __all__ = ["run_merge"]
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from tercet.checkpoint.tensors import TensorReader
 from tercet.checkpoint.writer import WritePart, open_tensors
 from tercet.errors import CheckpointError, PrecisionError
+from tercet.merging.derived import read_part
 from tercet.merging.method import Chunk
 from tercet.merging.planning import MergePlan, PlannedTensor
 from tercet.merging.report import MergeReport, TensorReport
@@ -105,7 +107,9 @@ def _one(
     largest = torch.finfo(dtype).max
     sums = torch.zeros(3, dtype=torch.float64)
     overflowed = flushed = 0
-    for chunk, exact in merge_chunks(tensor.method, tensor.task, lambda: _chunks(tensor, reader)):
+    on_threshold: list[int] = []
+    read = partial(_chunks, tensor, reader)
+    for chunk, exact in merge_chunks(tensor.method, tensor.task, read, on_threshold.append):
         if not exact.isfinite().all():
             raise PrecisionError(
                 f"{tensor.shown}: {int((~exact.isfinite()).sum()):,} results of {tensor.method.name} are no "
@@ -133,7 +137,15 @@ def _one(
     squares, delta, error = sums.tolist()
     reports.append(
         TensorReport(
-            tensor.shown, tensor.dtype, tensor.task.numbers, squares, delta, error, overflowed, flushed
+            tensor.shown,
+            tensor.dtype,
+            tensor.task.numbers,
+            squares,
+            delta,
+            error,
+            overflowed,
+            flushed,
+            sum(on_threshold),
         )
     )
 
@@ -147,7 +159,7 @@ def _chunks(tensor: PlannedTensor, reader: TensorReader) -> Iterator[Chunk]:
     def read(part: slice) -> Chunk:
         found = []
         for info in tensor.sources:
-            numbers = reader.part(info, part.start, part.stop).double()
+            numbers = read_part(reader, info, part.start, part.stop).double()
             # some methods would leave such numbers out without a word
             if not numbers.sum().isfinite() and not numbers.isfinite().all():
                 raise PrecisionError(

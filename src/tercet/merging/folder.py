@@ -51,6 +51,7 @@ class ModelFolder:
         parts: by key, the same in every model: "encoder", a module's class, a head's file.
         has_modules: whether there is a modules.json.
         config: config.json of the encoder; {} where there is none.
+        adapter, adapter_files: folder and files of the LoRA adapter that is folded in.
     """
 
     name: str
@@ -61,6 +62,8 @@ class ModelFolder:
     parts: Mapping[str, Part]
     has_modules: bool
     config: Mapping[str, Any]
+    adapter: Path | None = None
+    adapter_files: tuple[Path, ...] = ()
 
     @cached_property
     def layers(self) -> int:
@@ -69,8 +72,9 @@ class ModelFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file of weights."""
-        return tuple(dict.fromkeys(i.file for part in self.parts.values() for i in part.tensors.values()))
+        """Every file of weights, without those of an adapter."""
+        found = dict.fromkeys(i.file for part in self.parts.values() for i in part.tensors.values())
+        return tuple(file for file in found if file not in self.adapter_files)
 
 
 def open_folder(source: Source) -> ModelFolder:
@@ -82,8 +86,8 @@ def open_folder(source: Source) -> ModelFolder:
     root = source.folder
     if inside(root, "adapter_config.json", said_by="adapter_config.json").is_file():
         raise CheckpointError(
-            f"{root} is a LoRA adapter, not a whole model. Fold it into its base first (peft: "
-            "merge_and_unload, then save_pretrained), and merge the result."
+            f"{root} is a LoRA adapter, not a whole model. Write its base and it as one model, "
+            f"'base+{root}', and it is folded into the base."
         )
     modules = _modules(root)
     encoder_path, parts = "", {}

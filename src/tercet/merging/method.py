@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["REQUIRED", "Apply", "Chunk", "Method", "Parameter", "Pass", "Steps", "Task", "last_dimension"]
+__all__ = [
+    "REQUIRED",
+    "Apply",
+    "Asked",
+    "Chunk",
+    "Method",
+    "OnThreshold",
+    "Parameter",
+    "Pass",
+    "Steps",
+    "Task",
+    "last_dimension",
+]
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping
@@ -48,9 +60,17 @@ class Pass(Generic[S]):
     merge_statistics: Callable[[S, S], S] = add
 
 
+@dataclass(frozen=True, slots=True)
+class OnThreshold:
+    """For the report: how many entries lie exactly where a choice is made, so that their place decides."""
+
+    count: int
+
+
 Apply: TypeAlias = Callable[[Chunk], Tensor]
+Asked: TypeAlias = Pass[Any] | OnThreshold
 # Asks for passes one after the other, is sent what each found in the whole tensor, and gives the arithmetic.
-Steps: TypeAlias = Generator[Pass[Any], Any, Apply]
+Steps: TypeAlias = Generator[Asked, Any, Apply]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from tercet.merging.names import Place, before_layers, in_layer
 from tercet.merging.recipe import MergeRecipe, ModelName, Slice, SliceSource
 from tercet.merging.settings import resolve
 from tercet.merging.streaming import check_inputs
+from tercet.merging.vocabulary import Vocabulary, align_vocabularies
 
 _SHOWN = 12
 
@@ -65,6 +66,7 @@ class MergePlan:
         tensors: in the order of the output's parts and names.
         layers: of each layer of the output the model and layer that it is first made of.
         notes: what a user should know.
+        vocabulary: the tokenizer that the recipe asks for; None for the donor's.
     """
 
     recipe: MergeRecipe
@@ -73,6 +75,7 @@ class MergePlan:
     tensors: tuple[PlannedTensor, ...]
     layers: tuple[tuple[ModelFolder, int], ...]
     notes: tuple[str, ...]
+    vocabulary: Vocabulary | None = None
 
     @property
     def written_bytes(self) -> int:
@@ -107,8 +110,9 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
         chosen = models[recipe.settings_from]
     donor = chosen or _donor(recipe, models)
     notes = list(recipe.notes)
-    notes += check_agreement(list(models.values()), chosen, donor)
-    _check_tokenizer(recipe, models)
+    notes += check_agreement(list(models.values()), chosen, donor, vocabularies=recipe.tokenizer is None)
+    models, vocabulary, said = align_vocabularies(recipe, models)
+    notes += said
     slices = [_whole(part, models, recipe) for part in recipe.slices]
     planned: list[PlannedTensor] = []
     alone: list[str] = []
@@ -130,18 +134,15 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
         for part in slices
         for layer in range(*_range(part.sources[0], models))
     ]
-    return MergePlan(recipe, models, donor, tuple(planned), tuple(layers), tuple(dict.fromkeys(notes)))
+    return MergePlan(
+        recipe, models, donor, tuple(planned), tuple(layers), tuple(dict.fromkeys(notes)), vocabulary
+    )
 
 
 def _donor(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> ModelFolder:
     """The base, or the first model; one with modules.json where there is any."""
     order = [*([recipe.base] if recipe.base is not None else []), *models]
     return next((models[one] for one in order if models[one].has_modules), models[order[0]])
-
-
-def _check_tokenizer(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> None:
-    if isinstance(recipe.tokenizer, ModelName) and recipe.tokenizer not in models:
-        raise InputError(f"{recipe.where}: the tokenizer's model {recipe.tokenizer} is none that is merged.")
 
 
 def _range(source: SliceSource, models: Mapping[ModelName, ModelFolder]) -> tuple[int, int]:
@@ -341,7 +342,7 @@ def _sizes(shown: str, having: Sequence[tuple[SliceSource, TensorInfo]]) -> str:
     if "position" in shown:
         mend = "The models take texts of different lengths; merge models that take the same."
     elif "word_embeddings" in shown or "embed_tokens" in shown or "tok_embeddings" in shown:
-        mend = "The models have different vocabularies, which are not yet put in order by token."
+        mend = "The models have different vocabularies: tokenizer_source: union (or base) puts them in order."
     else:
         mend = "The models have different sizes and cannot be merged."
     return f"{shown} is {sizes}. {mend}"

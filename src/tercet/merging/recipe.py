@@ -13,6 +13,7 @@ from tercet.errors import InputError, UnknownNameError, nearest
 from tercet.extras import require
 from tercet.merging.method import Method
 from tercet.merging.methods import METHODS
+from tercet.merging.tokenizer_recipe import TokenizerRecipe, parse_tokenizer
 from tercet.precision.dtype import DType
 
 Missing = Literal["error", "base", "drop", "average"]
@@ -83,7 +84,7 @@ class MergeRecipe:
         module_parameters: of the one entry of `modules`, where that form is used.
         dtype, out_dtype: as given. No input is rounded before the arithmetic: `dtype` counts as out_dtype
             where that is not given.
-        tokenizer: "base", "union", or a model; None for the tokenizer of `donor`.
+        tokenizer: whose, and how its tokens get their rows; None for that of the model with the settings.
         name: by which other documents of the file may name the result.
         missing: what to do with a tensor that not all models have.
         settings_from: the model whose settings, tokenizer and module settings are taken.
@@ -100,7 +101,7 @@ class MergeRecipe:
     module_parameters: Mapping[str, Any]
     dtype: DType | None
     out_dtype: DType | None
-    tokenizer: str | ModelName | None
+    tokenizer: TokenizerRecipe | None
     name: str | None
     missing: Missing
     settings_from: ModelName | None
@@ -215,7 +216,6 @@ def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
         if bool(body.get("models")) == bool(body.get("slices")):
             raise InputError(f"{where}, modules.{name}: give one of models and slices.")
     slices = _slices(body, method, where, notes)
-    tokenizer = _tokenizer(top, where)
     if top.get("chat_template") not in (None, "auto"):
         raise InputError(
             f"{where}: chat_template {str(top['chat_template'])[:40]!r} is not written here. Leave it out, "
@@ -237,7 +237,7 @@ def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
         module_parameters=module_parameters,
         dtype=_dtype(top, "dtype", where),
         out_dtype=_dtype(top, "out_dtype", where),
-        tokenizer=tokenizer,
+        tokenizer=parse_tokenizer(top, where, _model),
         name=None if name is None else str(name),
         missing=cast(Missing, missing),
         settings_from=_model(top["settings_from"], f"{where}, settings_from")
@@ -335,24 +335,6 @@ def _model(value: Any, where: str) -> ModelName:
         adapter = given_lora.get("path") if isinstance(given_lora, Mapping) else given_lora
         return ModelName(_text(inner, "path", where), inner.get("revision"), adapter)
     raise InputError(f"{where}: the model is {value!r}, expected a folder or an id such as BAAI/bge-m3.")
-
-
-def _tokenizer(top: Mapping[str, Any], where: str) -> str | ModelName | None:
-    source, settings = top.get("tokenizer_source"), top.get("tokenizer")
-    if source is not None and settings is not None:
-        raise InputError(f"{where}: give one of tokenizer_source and tokenizer.")
-    if settings is not None:
-        given = _mapping(settings, f"{where}, tokenizer", "it", {"source", "tokens", "pad_to_multiple_of"})
-        for key in ("tokens", "pad_to_multiple_of"):
-            if given.get(key):
-                raise InputError(
-                    f"{where}: tokenizer.{key} changes the vocabulary, which is not done: models with one "
-                    "vocabulary are merged. Leave it out."
-                )
-        source = given.get("source")
-    if source in (None, "base", "union"):
-        return cast("str | None", source)
-    return _model(source, f"{where}, tokenizer_source")
 
 
 def _dtype(top: Mapping[str, Any], key: str, where: str) -> DType | None:

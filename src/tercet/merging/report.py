@@ -23,6 +23,8 @@ class TensorReport:
         error_squares: of the written minus the exact result.
         overflowed: finite results that `dtype` cannot hold, written as its largest number.
         flushed: results that are not zero and were written as zero.
+        on_threshold: entries exactly where a method chooses between them (ties, breadcrumbs, sce,
+            arcee_fusion), so that only their place decides which of them are kept.
         copied: whether it was copied from one model, unchanged.
     """
 
@@ -34,6 +36,7 @@ class TensorReport:
     error_squares: float = 0.0
     overflowed: int = 0
     flushed: int = 0
+    on_threshold: int = 0
     copied: bool = False
 
     @property
@@ -76,6 +79,7 @@ class MergeReport:
             math.fsum(one.error_squares for one in self.tensors),
             sum(one.overflowed for one in self.tensors),
             sum(one.flushed for one in self.tensors),
+            sum(one.on_threshold for one in self.tensors),
         )
 
     def worst(self, count: int = 5) -> Iterable[TensorReport]:

@@ -42,6 +42,11 @@ class Largest:
     before: Mapping[int, int] = field(default_factory=dict)
 
     @property
+    def undecided(self) -> int:
+        """How many are equal to it where not all of them belong to them; 0 where it is zero."""
+        return self.equal if self.bits and self.kept < self.equal else 0
+
+    @property
     def value(self) -> float:
         """The smallest of them."""
         return float(torch.tensor(self.bits, dtype=torch.int64).view(torch.float64))

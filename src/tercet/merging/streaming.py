@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InputError, nearest
-from tercet.merging.method import REQUIRED, Chunk, Method, Task
+from tercet.merging.method import REQUIRED, Chunk, Method, OnThreshold, Task
 from tercet.merging.methods import METHODS
 
 # Makes the chunks of a tensor; called once a pass, and gives the same ones each time.
@@ -39,16 +39,22 @@ def working_bytes(method: Method, task: Task, inputs: int) -> int:
     return _FIXED_BYTES + _CHUNKS_HELD * chunk * 8
 
 
-def merge_chunks(method: Method, task: Task, chunks: Chunks) -> Iterator[tuple[Chunk, Tensor]]:
-    """Each chunk with its result, in the order of `chunks`."""
+def merge_chunks(
+    method: Method, task: Task, chunks: Chunks, on_threshold: Callable[[int], None] = lambda count: None
+) -> Iterator[tuple[Chunk, Tensor]]:
+    """Each chunk with its result, in the order of `chunks`; `on_threshold` is told what was counted."""
     steps = method.steps(task)
     found: Any = None
     while True:
         try:
-            asked = next(steps) if found is None else steps.send(found)
+            asked = steps.send(found)
         except StopIteration as finished:
             apply = finished.value
             break
+        if isinstance(asked, OnThreshold):
+            on_threshold(asked.count)
+            found = None
+            continue
         found = reduce(asked.merge_statistics, map(asked.statistics, chunks()))
     for chunk in chunks():
         yield chunk, apply(chunk)

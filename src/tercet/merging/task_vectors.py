@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tercet.merging.method import Chunk, Parameter, Pass, Steps, Task
+from tercet.merging.method import Asked, Chunk, OnThreshold, Parameter, Pass, Steps, Task
 from tercet.merging.selection import largest
 
 # (chunk, its task vectors) -> which entries of each are kept; None for all
@@ -70,7 +70,7 @@ def arithmetic(task: Task, masks: Masks | None, *, consensus: bool) -> Steps:
     return apply
 
 
-def by_magnitude(task: Task, kept: Sequence[tuple[int, int] | None]) -> Generator[Pass[Any], Any, Masks]:
+def by_magnitude(task: Task, kept: Sequence[tuple[int, int] | None]) -> Generator[Asked, Any, Masks]:
     """Masks of the entries of each task vector that stand in a range of its order by magnitude.
 
     Args:
@@ -87,6 +87,7 @@ def by_magnitude(task: Task, kept: Sequence[tuple[int, int] | None]) -> Generato
         lambda chunk: [delta.abs() for delta in chunk.deltas()], list(wanted), task.numbers
     )
     among = dict(zip(wanted, found, strict=True))
+    yield OnThreshold(sum(one.undecided for one in found))
 
     def masks(chunk: Chunk, deltas: Sequence[Tensor]) -> list[Tensor | None]:
         made: list[Tensor | None] = []

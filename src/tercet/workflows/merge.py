@@ -25,6 +25,7 @@ from tercet.merging.report import MergeReport
 from tercet.signatures import refuse_unknown_keywords
 from tercet.workflows.merge_card import merge_card
 from tercet.workflows.merge_plan import Fetch, check_space, plan_recipe, plan_recipes, recipes_of
+from tercet.workflows.merge_tokenizer import write_tokenizer
 from tercet.workflows.merged_model import try_model
 
 _SHARD_BYTES = 5_000_000_000
@@ -147,6 +148,7 @@ def _written(plan: MergePlan, folder: Path, options: _Options) -> Merged:
         progress=lambda written: options.progress(written, total),
     )
     _write_config(plan, folder)
+    write_tokenizer(plan, folder)
     tried = "Not tried."
     if options.try_out:
         tried = try_model(folder, plan.donor.encoder_path, named=str(options.out))
@@ -154,6 +156,9 @@ def _written(plan: MergePlan, folder: Path, options: _Options) -> Merged:
         str(name): {"revision": model.revision, "sha256": hash_weights(model.folder, model.files)}
         for name, model in plan.models.items()
     }
+    for name, model in plan.models.items():
+        if model.adapter is not None:
+            hashes[str(name)]["adapter_sha256"] = hash_weights(model.adapter, model.adapter_files)
     (folder / _RECIPE).write_text(recipe.text.rstrip("\n") + "\n", encoding="utf-8")
     found = {
         "method": recipe.method,

@@ -62,6 +62,11 @@ def merge_card(
             for one in (total, *report.worst(_WORST))
         ),
         "",
+        *(
+            [f"{total.on_threshold:,} entries lay exactly on a threshold: of these the first were kept.", ""]
+            if total.on_threshold
+            else []
+        ),
         f"{tried} All tensors are in `merge_report.json`.",
         "",
         "## Recipe",

@@ -20,8 +20,9 @@ from pathlib import Path
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.source import Source, find
 from tercet.checkpoint.writer import settings_files
-from tercet.errors import InputError, OutputError
+from tercet.errors import OutputError
 from tercet.merging.folder import ModelFolder, Part, open_folder
+from tercet.merging.lora import fold_adapter
 from tercet.merging.names import Place, place_of
 from tercet.merging.planning import MergePlan, plan_merge
 from tercet.merging.recipe import MergeRecipe, ModelName, read_recipes
@@ -61,16 +62,13 @@ def plan_recipe(recipe: MergeRecipe, fetch: Fetch, made: Mapping[str, ModelFolde
     """The plan of one document; `made` are the results that it may name."""
     models: dict[ModelName, ModelFolder] = {}
     for name in recipe.models():
-        if name.lora is not None:
-            raise InputError(
-                f"{recipe.where}: {name} asks for a LoRA adapter, which is not folded here. Fold it first "
-                "(peft: merge_and_unload, then save_pretrained), and name the result."
-            )
         if name.source in made:
             models[name] = made[name.source]
         else:
             source = fetch(name)
             models[name] = open_folder(Source(source.folder, str(name), source.revision))
+        if name.lora is not None:
+            models[name] = fold_adapter(models[name], Path(name.lora))
     return plan_merge(recipe, models)
 
 

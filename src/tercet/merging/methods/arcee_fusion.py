@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tercet.merging.method import Chunk, Steps, Task, last_dimension
+from tercet.merging.method import Chunk, OnThreshold, Pass, Steps, Task, last_dimension
 from tercet.merging.methods import merge_method
 from tercet.merging.selection import kth_largest
 
@@ -27,6 +27,9 @@ def arcee_fusion(task: Task) -> Steps:
     )
     low, median, high = (one.value for one in quartiles)
     threshold = median + 1.5 * (high - low)
+    # an importance of zero is that of what did not change
+    on = (yield Pass(lambda chunk: int((_importance(chunk) == threshold).sum()))) if threshold else 0
+    yield OnThreshold(on)
 
     def apply(chunk: Chunk) -> Tensor:
         assert chunk.base is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tercet.merging.method import Chunk, Parameter, Pass, Steps, Task
+from tercet.merging.method import Chunk, OnThreshold, Parameter, Pass, Steps, Task
 from tercet.merging.methods import merge_method
 from tercet.merging.selection import largest
 
@@ -32,6 +32,7 @@ def sce(task: Task) -> Steps:
             [selected] = yield from largest(
                 lambda chunk: [_variance(chunk.inputs)], [(0, kept)], task.numbers
             )
+            yield OnThreshold(selected.undecided)
 
     def task_vectors(chunk: Chunk) -> list[Tensor]:
         deltas = chunk.deltas()
