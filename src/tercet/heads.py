@@ -52,6 +52,7 @@ class HeadOptions:
         max_active_dims: so many of the largest weights of a sparse vector; None for what the checkpoint says.
         dropped, kept: of late interaction, ids of tokens without a vector, and of the only ones with one
             (None for all).
+        pools: of late interaction, whether the checkpoint's pooling of token vectors is for these texts.
     """
 
     outputs: tuple[str, ...]
@@ -61,6 +62,7 @@ class HeadOptions:
     max_active_dims: int | None = None
     dropped: tuple[int, ...] = ()
     kept: tuple[int, ...] | None = None
+    pools: bool = False
 
 
 class Heads(nn.Module):
@@ -211,6 +213,7 @@ class Heads(nn.Module):
                 normalize=options.normalize,
                 dropped=options.dropped,
                 kept=options.kept,
+                pools=options.pools,
             )
         else:
             assert self.multivector is not None

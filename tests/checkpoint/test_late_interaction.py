@@ -10,9 +10,13 @@ from safetensors.torch import load_file, save_file
 
 import tercet
 from recorder import late_cases
+from tercet.batch import Batch
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.cli.main import main
 from tercet.errors import CheckpointError, InputError
+from tercet.modules.late_chain import LateChain
+
+POOLED, POOLING = "multi-vector, fewer of a document", "4_HierarchicalTokenPooling/config.json"
 
 
 def edit(path, **changes):
@@ -126,6 +130,12 @@ def test_a_marker_that_is_no_token_stands_before_the_text(tmp_path):
         ("multi-vector", "2_MultiVectorMask/config.json", {"other": 1}, "'other' is not known"),
         ("multi-vector", "1_Dense/config.json", {"module_input_name": "sentence_embedding"}, "is not 'token"),
         ("colbert", "artifact.metadata", {"doc_maxlen": "long"}, "'doc_maxlen' is 'long'"),
+        (POOLED, POOLING, {"pool_factor": 0.5}, "'pool_factor' is 0.5"),
+        (POOLED, POOLING, {"pool_factor": float("nan")}, "'pool_factor' is nan"),
+        (POOLED, POOLING, {"num_protected_tokens": -1}, "'num_protected_tokens' is -1"),
+        (POOLED, POOLING, {"normalize_embeddings": 1}, "'normalize_embeddings' is 1"),
+        (POOLED, POOLING, {"tasks": [1]}, "'tasks' is"),
+        (POOLED, POOLING, {"factor": 2}, "'factor' is not known"),
     ],
 )
 def test_a_setting_of_late_interaction_that_cannot_be_is_refused_with_its_file(
@@ -135,6 +145,36 @@ def test_a_setting_of_late_interaction_that_cannot_be_is_refused_with_its_file(
     with pytest.raises(CheckpointError, match=says) as caught:
         open_checkpoint(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_pooling_of_token_vectors_comes_last(tmp_path):
+    path = late_cases.write(tmp_path, POOLED) / "modules.json"
+    *rest, before, last = json.loads(path.read_text())
+    path.write_text(json.dumps([*rest, last, before]))
+    with pytest.raises(CheckpointError, match=r"3_Normalize stands behind 4_Hier.*Correct the order"):
+        open_checkpoint(tmp_path)
+
+
+def test_texts_are_pooled_the_same_alone_and_among_others_and_cut_first(tmp_path):
+    model = load(tmp_path, POOLED)
+    together = model.encode_document(late_cases.TEXTS, dimensions=5).multivector
+    for text, rows in zip(late_cases.TEXTS, together, strict=True):
+        alone = model.encode_document([text], dimensions=5).multivector
+        torch.testing.assert_close(rows.vectors, alone.vectors, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together.vectors.norm(dim=1), torch.ones(len(together.vectors)))
+    whole = model.encode_query(late_cases.TEXTS).multivector
+    assert int(whole.lengths.sum()) > len(together.vectors)
+
+
+def test_vectors_that_are_not_finite_are_not_pooled_but_seen():
+    rows = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    rows[1, 2] = float("nan")
+    batch = Batch.from_ids([[1, 2, 3, 4], [5, 6, 7, 8]])
+    settings = {"pool_factor": 2.0, "protected": 0, "normalize": True}
+    found = LateChain([], 4, torch.float32, settings)(rows, batch, pools=True)
+    assert found.lengths.tolist() == [4, 2]
+    assert found[0].vectors.isnan().any()
+    assert found[1].vectors.isfinite().all()
 
 
 def test_a_projection_that_does_not_fit_is_refused(tmp_path):

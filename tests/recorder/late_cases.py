@@ -31,6 +31,8 @@ _CLASSES = {
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "MultiVectorMask": "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+    "HierarchicalTokenPooling": "sentence_transformers.multi_vector_encoder.modules.token_pooling"
+    ".HierarchicalTokenPooling",
 }
 _PYLATE_CLASSES = {
     "Transformer": "sentence_transformers.models.Transformer",
@@ -51,6 +53,7 @@ class LateCase:
     settings: Mapping[str, Any] = field(default_factory=dict)
     mask: Mapping[str, Any] | None = None
     normalize: bool = True
+    pooling: Mapping[str, Any] | None = None
     write: Mapping[str, Any] = field(default_factory=dict)
     markers: tuple[str, ...] = ()
     bias: bool = False
@@ -96,6 +99,23 @@ CASES: Mapping[str, LateCase] = {
     ),
     "multi-vector of mpnet": LateCase(
         "multi-vector", {"query_expansion": _FIXED}, {**_SKIPS}, write={"architecture": "mpnet"}
+    ),
+    "multi-vector, fewer of a document": LateCase(
+        "multi-vector",
+        {"query_expansion": _FIXED},
+        {**_SKIPS},
+        pooling={
+            "pool_factor": 2.0,
+            "num_protected_tokens": 1,
+            "normalize_embeddings": True,
+            "tasks": ["document"],
+        },
+    ),
+    "multi-vector, means of any length": LateCase(
+        "multi-vector",
+        {"query_expansion": None},
+        {**_SKIPS},
+        pooling={"pool_factor": 1.5, "num_protected_tokens": 0, "tasks": ["query", "document"]},
     ),
     "pylate": LateCase("pylate", _PYLATE_SETTINGS, markers=_MARKERS),
     "pylate, from before its type was saved": LateCase(
@@ -175,6 +195,10 @@ def write(folder: Path, name: str, *, dtype: str = "float32") -> Path:
             both = dict.fromkeys(("module_input_name", "module_output_name"), "token_embeddings")
             (folder / "3_Normalize" / "config.json").write_text(json.dumps(both))
             entries.append(("3_Normalize", "Normalize"))
+        if case.pooling is not None:
+            (folder / "4_HierarchicalTokenPooling").mkdir()
+            (folder / "4_HierarchicalTokenPooling" / "config.json").write_text(json.dumps(case.pooling))
+            entries.append(("4_HierarchicalTokenPooling", "HierarchicalTokenPooling"))
     classes = {**_CLASSES, **(_PYLATE_CLASSES if case.form == "pylate" else {})}
     modules = [
         {"idx": place, "name": str(place), "path": path, "type": classes[kind]}

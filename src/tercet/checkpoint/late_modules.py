@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["LATE_MASK", "TOKENS", "check_late_widths", "late_mask", "multi_vector_mask"]
+__all__ = [
+    "LATE_MASK",
+    "TOKENS",
+    "TOKEN_POOLING",
+    "check_late_widths",
+    "hierarchical_token_pooling",
+    "late_mask",
+    "multi_vector_mask",
+]
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tercet.checkpoint.contents import ModuleSpec
@@ -14,6 +24,7 @@ from tercet.errors import CheckpointError
 
 TOKENS = "token_embeddings"
 LATE_MASK = "multi_vector_mask"
+TOKEN_POOLING = "hierarchical_token_pooling"
 
 
 def multi_vector_mask(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
@@ -49,9 +60,48 @@ def late_mask(
     return ModuleSpec(LATE_MASK, where, settings)
 
 
+def hierarchical_token_pooling(folder: Path, relative: str, remote: Remote | None) -> ModuleSpec:
+    """Fewer vectors a text: those that say nearly the same become their mean (Clavié et al. 2024).
+
+    A file without 'normalize_embeddings' is of a time when means were not made unit length, and are not.
+    """
+    path, config = module_settings(folder, relative)
+    factor = config.pop("pool_factor", 1.0)
+    protected = config.pop("num_protected_tokens", 1)
+    normalize = config.pop("normalize_embeddings", False)
+    tasks = config.pop("tasks", None)
+    tasks = ["document"] if tasks is None else [tasks] if isinstance(tasks, str) else tasks
+    known = {"pool_factor", "num_protected_tokens", "normalize_embeddings", "tasks"}
+    nothing_left(path, config, known)
+    if type(factor) not in (int, float) or not math.isfinite(factor) or factor < 1:
+        raise CheckpointError(f"{path}: 'pool_factor' is {factor!r}, expected a number from 1 on.")
+    if type(protected) is not int or protected < 0:
+        raise CheckpointError(
+            f"{path}: 'num_protected_tokens' is {protected!r}, expected a number from 0 on. Correct it."
+        )
+    if type(normalize) is not bool:
+        raise CheckpointError(f"{path}: 'normalize_embeddings' is {normalize!r}, expected true or false.")
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        raise CheckpointError(f"{path}: 'tasks' is {tasks!r}, expected a list of words. Correct the file.")
+    settings = {
+        "pool_factor": float(factor),
+        "protected": protected,
+        "normalize": normalize,
+        "tasks": tuple(tasks),
+    }
+    return ModuleSpec(TOKEN_POOLING, relative, settings)
+
+
 def check_late_widths(folder: Path, modules: Sequence[ModuleSpec], hidden: int) -> None:
     """Refuse modules that do not fit each other, before a weight is read."""
     width = hidden
+    for before, module in pairwise(modules):
+        if before.kind == TOKEN_POOLING:
+            raise CheckpointError(
+                f"{folder}: {module.where} stands behind {before.where}, which makes fewer vectors of those "
+                "that are scored and comes last. Correct the order in modules.json, or use "
+                "sentence-transformers for this model."
+            )
     for module in modules:
         if module.kind != "dense":
             continue

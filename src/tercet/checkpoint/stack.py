@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tercet.checkpoint.contents import ModuleSpec
-from tercet.checkpoint.late_modules import TOKENS, multi_vector_mask
+from tercet.checkpoint.late_modules import TOKENS, hierarchical_token_pooling, multi_vector_mask
 from tercet.checkpoint.module_files import SENTENCE, module_settings, module_weights, nothing_left, only_about
 from tercet.checkpoint.paths import inside, plain, read_json_file
 from tercet.checkpoint.routes import ROUTERS, Router, read_router
@@ -291,6 +291,7 @@ _KNOWN: Mapping[End, Mapping[str, _Reader]] = {
         "Dense": partial(_dense, about=TOKENS),
         "Normalize": partial(_normalize, about=TOKENS),
         "MultiVectorMask": multi_vector_mask,
+        "HierarchicalTokenPooling": hierarchical_token_pooling,
         "Dropout": _dropout,
     },
     "scores": {**_MODULES, "Dense": partial(_dense, scores=True)},

@@ -109,8 +109,8 @@ class Embedder:
 
         Args:
             texts: the texts; one text is a list of one.
-            outputs: of "dense", "sparse", "multivector"; by default dense alone, or sparse of a model without
-                dense vectors.
+            outputs: of "dense", "sparse", "multivector"; by default dense alone, or of a model without dense
+                vectors what it makes: sparse (SPLADE, CSR) or multivector (ColBERT).
             prompt: put before each text; it outranks `prompt_name`, and that the checkpoint's default.
             prompt_name: a prompt of the checkpoint or of `load`.
             max_length: most tokens of a text, for this call.

@@ -92,12 +92,14 @@ def check(
     task = route = None
     dropped: tuple[int, ...] = ()
     kept: tuple[int, ...] | None = None
+    pools = False
     if late is None:
         route = _route(asked.task, checkpoint)
     else:
         late.check(task := asked.task)
         dropped, kept = late.scored(task)
-    options = HeadOptions(outputs, dimensions, asked.normalize, route, most, dropped, kept)
+        pools = late.pools(task)
+    options = HeadOptions(outputs, dimensions, asked.normalize, route, most, dropped, kept, pools)
     heads.check(options, checkpoint.name)
     if asked.on_truncate not in ("cut", "error"):
         close = nearest(str(asked.on_truncate), ("cut", "error"))

@@ -27,7 +27,7 @@ def pool(
         mode: one of POOLING_MODES.
         dtype: of the arithmetic and of what comes out.
         skip: leading tokens of each text (the prompt) that are left out; a text without other tokens gives
-            what sentence-transformers gives: zeros of means, -inf of a maximum, its first token of "cls".
+            zeros, and its first token of "cls".
         weight_sums: (texts,) what means divide by, where the rows were multiplied by weights of their words;
             of those weights all count, the prompt's too.
 
@@ -82,7 +82,8 @@ def pool_at_once(
         texts = torch.arange(len(lengths), device=hidden.device)
         text = torch.repeat_interleave(texts, lengths, output_size=len(rows))
         lowest = rows.new_full((len(lengths), rows.shape[1]), float("-inf"))
-        return lowest.scatter_reduce_(0, text[:, None].expand_as(rows), rows, "amax")
+        found = lowest.scatter_reduce_(0, text[:, None].expand_as(rows), rows, "amax")
+        return found.masked_fill_((lengths == 0)[:, None], 0.0)
     if mode == "weightedmean":
         # Weights grow with the position in the whole text, the prompt counted (Muennighoff 2022).
         weights = (position + 1).to(dtype)[:, None]
@@ -101,10 +102,11 @@ def _one_text(
     count = len(rows)
     if mode == "cls":
         return (rows if count else text)[:1].to(dtype, copy=True)
-    if mode == "max":
-        return rows.amax(0, keepdim=True).to(dtype) if count else _constant(text, dtype, float("-inf"))
     if not count:
-        return _constant(text, dtype, 0.0)
+        # Of a maximum, too, where sentence-transformers has -inf: a vector that nothing can be compared with.
+        return torch.zeros(1, text.shape[1], dtype=dtype)
+    if mode == "max":
+        return rows.amax(0, keepdim=True).to(dtype)
     if mode == "lasttoken":
         return rows[-1:].to(dtype, copy=True)
     if mode == "weightedmean":
@@ -116,10 +118,6 @@ def _one_text(
         divisor = weight_sum.clamp(min=1e-9)
         return total.div_(divisor.sqrt() if mode == "mean_sqrt_len_tokens" else divisor)
     return total.div_(count**0.5 if mode == "mean_sqrt_len_tokens" else count)
-
-
-def _constant(text: Tensor, dtype: torch.dtype, value: float) -> Tensor:
-    return torch.full((1, text.shape[1]), value, dtype=dtype)
 
 
 def _segment_sum(values: Tensor, lengths: Tensor) -> Tensor:

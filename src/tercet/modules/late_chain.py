@@ -4,19 +4,20 @@ from __future__ import annotations
 
 __all__ = ["LateChain", "late_chain"]
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tercet.batch import Batch
-from tercet.checkpoint.late_modules import LATE_MASK
+from tercet.checkpoint.late_modules import LATE_MASK, TOKEN_POOLING
 from tercet.checkpoint.layout import ModuleSpec
 from tercet.embeddings import MultiVectors
 from tercet.layers.norm import unit_rows
 from tercet.modules.normalize import Normalize
+from tercet.quantization import pool_rows
 
 
 class LateChain(nn.Module):
@@ -25,13 +26,21 @@ class LateChain(nn.Module):
     Attributes:
         layers: modules over each vector, but for a last Normalize.
         normalizes: whether the last module is a Normalize; it belongs behind the cut to fewer dimensions.
+        pooling: settings of a HierarchicalTokenPooling, which comes last; None without.
         out_width: of the vectors.
     """
 
-    def __init__(self, layers: list[nn.Module], width: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        layers: list[nn.Module],
+        width: int,
+        dtype: torch.dtype,
+        pooling: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.normalizes = bool(layers) and isinstance(layers[-1], Normalize)
         self.layers = nn.ModuleList(layers[:-1] if self.normalizes else layers)
+        self.pooling = pooling
         self.out_width = width
         self.dtype = dtype
 
@@ -44,6 +53,7 @@ class LateChain(nn.Module):
         normalize: bool | None = None,
         dropped: tuple[int, ...] = (),
         kept: tuple[int, ...] | None = None,
+        pools: bool = False,
     ) -> MultiVectors:
         """Vectors of each text's tokens, cut to `dimensions`, then of unit length if that is asked or usual.
 
@@ -54,6 +64,7 @@ class LateChain(nn.Module):
             normalize: unit length or not; None for what the checkpoint says, and yes for a cut.
             dropped: ids of tokens without a vector.
             kept: ids of the only tokens with one; None for all.
+            pools: whether the chain's pooling, if it has one, is for these texts.
         """
         offsets = batch.cu_seqlens.long()
         if dropped or kept is not None:
@@ -70,9 +81,25 @@ class LateChain(nn.Module):
         shortened = dimensions is not None and dimensions < self.out_width
         if shortened:
             vectors = vectors[:, :dimensions]
-        if normalize is None:
-            normalize = self.normalizes or shortened
-        return MultiVectors(unit_rows(vectors) if normalize else vectors, offsets)
+        unit = self.normalizes or shortened if normalize is None else normalize
+        found = MultiVectors(unit_rows(vectors) if unit else vectors, offsets)
+        if self.pooling is None or not pools:
+            return found
+        return _pooled(found, self.pooling, self.pooling["normalize"] if normalize is None else normalize)
+
+
+def _pooled(found: MultiVectors, settings: Mapping[str, Any], normalize: bool) -> MultiVectors:
+    """Fewer vectors of each text; one that is not finite stays whole, to be seen and computed again."""
+    factor, protected = settings["pool_factor"], settings["protected"]
+    parts = [
+        pool_rows(rows.vectors, factor, protected=protected, normalize=normalize)
+        if bool(rows.vectors.isfinite().all())
+        else rows.vectors
+        for rows in found
+    ]
+    vectors = torch.cat(parts) if parts else found.vectors
+    lengths = torch.tensor([0, *map(len, parts)], device=found.offsets.device)
+    return MultiVectors(unit_rows(vectors) if normalize else vectors, lengths.cumsum(0))
 
 
 def _among(token_ids: Tensor, ids: tuple[int, ...]) -> Tensor:
@@ -90,9 +117,12 @@ def late_chain(
         build: makes a module for vectors of a width.
         dtype: what the vectors are computed in.
     """
-    layers = []
+    layers: list[nn.Module] = []
+    pooling = None
     for spec in specs:
-        if spec.kind != LATE_MASK:
+        if spec.kind == TOKEN_POOLING:
+            pooling = spec.config
+        elif spec.kind != LATE_MASK:
             layers.append(module := build(spec, width))
             width = cast(int, module.out_width)
-    return LateChain(layers, width, dtype)
+    return LateChain(layers, width, dtype, pooling)

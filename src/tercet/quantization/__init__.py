@@ -7,6 +7,7 @@ __all__ = [
     "StoredPrecision",
     "StoredVectors",
     "bytes_per_vector",
+    "pool_rows",
     "pool_tokens",
     "stored_bytes",
     "truncate",
@@ -17,4 +18,4 @@ from tercet.quantization.matryoshka import truncate, truncate_multivectors
 from tercet.quantization.quantizer import Quantizer, StoredVectors
 from tercet.quantization.ranges import Ranges
 from tercet.quantization.stored import STORED_PRECISIONS, StoredPrecision, bytes_per_vector, stored_bytes
-from tercet.quantization.token_pooling import pool_tokens
+from tercet.quantization.token_pooling import pool_rows, pool_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["pool_tokens"]
+__all__ = ["pool_rows", "pool_tokens"]
 
 import math
 
@@ -41,13 +41,13 @@ def pool_tokens(multivectors: MultiVectors, pool_factor: float, *, protected: in
         raise InputError(
             f"Row {row} of the multi-vectors is not finite; there is no distance to it. Embed anew."
         )
-    parts = [_pooled(rows.vectors, pool_factor, protected) for rows in multivectors]
+    parts = [pool_rows(rows.vectors, pool_factor, protected=protected) for rows in multivectors]
     lengths = torch.tensor([0, *(len(part) for part in parts)], device=multivectors.offsets.device)
     return MultiVectors(torch.cat(parts), lengths.cumsum(0))
 
 
-def _pooled(rows: Tensor, pool_factor: float, protected: int) -> Tensor:
-    """The vectors of one text."""
+def pool_rows(rows: Tensor, pool_factor: float, *, protected: int = 0, normalize: bool = True) -> Tensor:
+    """`pool_tokens` of one text's vectors; without `normalize` a cluster becomes its mean as it is."""
     kept, free = rows[:protected], rows[protected:]
     clusters = max(1, int(len(free) // pool_factor))
     if clusters >= len(free):
@@ -58,7 +58,10 @@ def _pooled(rows: Tensor, pool_factor: float, protected: int) -> Tensor:
     # A product of a matrix with itself may differ in the last bit on either side of the diagonal.
     distances = np.minimum(distances, distances.T)
     owner = torch.from_numpy(ward(distances, clusters)).to(rows.device)
-    # The length of a mean is that of a sum after both were made unit length.
     sums = torch.zeros(clusters, rows.shape[1], dtype=wide, device=rows.device)
     sums.index_add_(0, owner, free.to(wide))
-    return torch.cat([kept, functional.normalize(sums, dim=1).to(rows.dtype)])
+    if normalize:
+        # Of unit length, the mean is what the sum is.
+        return torch.cat([kept, functional.normalize(sums, dim=1).to(rows.dtype)])
+    sizes = torch.bincount(owner, minlength=clusters)
+    return torch.cat([kept, (sums / sizes[:, None]).to(rows.dtype)])

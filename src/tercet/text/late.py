@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tercet.checkpoint.late_interaction import Expansion
-from tercet.checkpoint.late_modules import LATE_MASK
+from tercet.checkpoint.late_modules import LATE_MASK, TOKEN_POOLING
 from tercet.checkpoint.layout import Checkpoint
 from tercet.errors import CheckpointError, InputError, nearest
 from tercet.text.tokenizer import Encoded, Tokenizer, special_token
@@ -51,6 +51,8 @@ class LateEncoder:
         if unknown := [word for word, found in ids.items() if found is None]:
             logger.info("%s: skiplist words without a token of their own: %s", self._model, " ".join(unknown))
         self._kept: tuple[int, ...] | None = None if spec is None else spec.config["keep_only_token_ids"]
+        pooling = checkpoint.module(TOKEN_POOLING)
+        self._pooled_in = () if pooling is None else pooling.config["tasks"]
 
     def check(self, task: str | None) -> None:
         """An error for a task of which nothing is known."""
@@ -69,6 +71,10 @@ class LateEncoder:
         """Ids of tokens without a vector, and ids of the only ones with one (None for all)."""
         dropped = self._skipped if (task or "document") in self._skipped_in else ()
         return dropped, None if task == "query" else self._kept
+
+    def pools(self, task: str | None) -> bool:
+        """Whether the model makes fewer vectors of a text for a task; without one it counts as a document."""
+        return (task or "document") in self._pooled_in
 
     def encode(self, texts: Sequence[str], *, task: str | None, max_length: int, prompt: str = "") -> Encoded:
         """The token ids of each text for a task: marker, prompt and text, then what expands a query.

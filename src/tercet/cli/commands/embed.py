@@ -58,8 +58,8 @@ def embed(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Of dense, sparse, multivector, with commas between; by default dense, or sparse of a model "
-            "that makes no dense vectors.",
+            help="Of dense, sparse, multivector, with commas between; by default dense, or what a model "
+            "without dense vectors makes.",
         ),
     ] = None,
     format: Annotated[
