@@ -129,5 +129,7 @@ def _done_page(merged: Merged, out: Path) -> str:
     ]
     if total.overflowed or total.flushed:
         lines.append(f"{total.overflowed:,} beyond the range, {total.flushed:,} flushed to zero.")
+    if total.on_threshold:
+        lines.append(f"{total.on_threshold:,} entries exactly on a threshold, of which the first were kept.")
     lines += [f"- {note}" for note in merged.report.notes]
     return "\n".join([*lines, merged.tried])
