@@ -24,6 +24,7 @@ from tercet.checkpoint.layout import Checkpoint
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.encoders import ENCODERS, Encoder, Target
 from tercet.encoders.static import StaticEncoder
+from tercet.encoders.token_presence import TokenPresence
 from tercet.errors import CheckpointError
 from tercet.layers.mixing import LayerMix, outcome
 from tercet.precision.dtype import DType
@@ -121,7 +122,7 @@ def load_encoder(
         float32_layers: numbers of layers whose parameters are read in float32 instead.
     """
     module, names = check_encoder(checkpoint, fused=fused)
-    if isinstance(module, StaticEncoder):
+    if isinstance(module, (StaticEncoder, TokenPresence)):
         module.dtype = dtype.torch
     prefixes = [where for where, _ in cast(Encoder, module).stages()] if float32_layers else []
     _fill(module, names, checkpoint, dtype, prefix, tuple(prefixes[number] for number in float32_layers))

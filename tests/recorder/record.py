@@ -47,6 +47,7 @@ from recorder import (  # noqa: E402
     record_words,
 )
 from recorder.record_modules import module_stacks  # noqa: E402
+from recorder.record_own_encoders import own_encoders_vectors  # noqa: E402
 from recorder.record_static import static_stacks  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
@@ -92,6 +93,7 @@ def main() -> None:
         _save(out / "flag_calls.npz", record_flag_calls.record(folder))
         _save(out / "sentence_calls.npz", record_sentence_calls.record(folder, texts))
         _save(out / "modules.npz", module_stacks(folder))
+        _save(out / "own_encoders.npz", own_encoders_vectors(folder))
         _save(out / "static.npz", static_stacks(folder))
         _save(out / "rerankers.npz", record_rerankers.record(folder))
         _save(out / "score_stacks.npz", record_score_stacks.stack_scores(folder))

@@ -6,7 +6,7 @@ __all__ = ["SPARSE_MODULES", "Checkpoint", "ModuleSpec"]
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tercet.checkpoint.routes import Routes
 
 # Kinds of modules that end a stack with sparse vectors, and no others.
-SPARSE_MODULES = ("splade_pooling", "sparse_auto_encoder")
+SPARSE_MODULES = ("splade_pooling", "sparse_auto_encoder", "token_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Checkpoint:
         folder: the root folder.
         name: what the user called it (hub id or path).
         layout: "huggingface", "sentence-transformers", "bge-m3", "colbert", "model2vec" or "reranker".
-        architecture: config.json's model_type: "bert", "roberta", "distilbert"; "static" of a table alone.
+        architecture: config.json's model_type: "bert", "roberta", "distilbert"; "static" of a table alone,
+            "token-presence" where there is no encoder.
         config: config.json of the encoder; where it has other names for BERT's keys, under BERT's, too. Of a
             table alone its sizes, under BERT's keys where there are such.
         tensors: the encoder's tensors by the encoder's own names: known prefixes ("bert.", "roberta.",
@@ -63,6 +64,8 @@ class Checkpoint:
         modules: what stands between the encoder and the dense vector, in order; M3 heads are at the end. Of a
             checkpoint with routes those of the default one, or of the first where there is no default.
         routes: which modules a text goes through by what it is embedded for; None where all go the same way.
+        branches: route -> the checkpoint of its encoder, where routes begin with encoders of their own; {}
+            where all share one. All else but `routes` then is that of the largest encoder.
         late: of a model of late interaction, what is done to queries and documents; its modules then are
             about the vectors of tokens.
         tokenizer_file: tokenizer.json, or None where the folder has none.
@@ -105,6 +108,7 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     ignored: Mapping[str, TensorInfo] = field(default_factory=dict)
     routes: Routes | None = None
+    branches: Mapping[str, Checkpoint] = field(default_factory=dict)
     late: LateInteraction | None = None
     _reader: TensorReader = field(default_factory=TensorReader, repr=False, compare=False)
 
@@ -115,6 +119,24 @@ class Checkpoint:
     def chain(self, route: str | None) -> tuple[ModuleSpec, ...]:
         """The modules of one route, or of all texts where there are no routes."""
         return self.modules if self.routes is None or route is None else self.routes.modules[route]
+
+    def branch(self, route: str | None) -> Checkpoint:
+        """The checkpoint of the encoder that a route begins with: this one where there is but one encoder."""
+        return self if route is None else self.branches.get(route, self)
+
+    @property
+    def members(self) -> tuple[Checkpoint, ...]:
+        """A checkpoint for each encoder, the largest first: this one where there is no other."""
+        if not self.branches:
+            return (self,)
+        found = {one.encoder_path: one for one in self.branches.values()}
+        return (found.pop(self.encoder_path), *found.values())
+
+    @property
+    def of_routes(self) -> str:
+        """How notes and plans call it among others: "Route 'query'"."""
+        names = [] if self.routes is None else list(self.routes.modules)
+        return f"{'Route' if len(names) == 1 else 'Routes'} {', '.join(map(repr, names))}"
 
     @property
     def parts(self) -> tuple[ModuleSpec, ...]:
@@ -128,6 +150,13 @@ class Checkpoint:
 
     def footprint(self) -> Footprint:
         """The numbers that a plan needs."""
+        if self.branches:
+            largest, *others = self.members
+            return replace(
+                largest.footprint(),
+                name=self.name,
+                others={one.of_routes: one.footprint() for one in others},
+            )
         hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
         # A table without layers is used as it is stored, whatever the precision.
         body = [info for info in self.tensors.values() if info.is_float and layers]
@@ -229,10 +258,13 @@ class Checkpoint:
         self._reader.close()
 
     def weight_files(self) -> tuple[Path, ...]:
-        """Every file with weights: the encoder's and the modules'."""
-        own = {info.file: None for module in self.parts for info in module.tensors.values()}
+        """Every file with weights: the encoders' and the modules'."""
+        found: list[Path] = []
+        for one in self.members:
+            found += one.files
+            found += (info.file for module in one.parts for info in module.tensors.values())
         # A head may be in the file of its encoder.
-        return tuple(dict.fromkeys((*self.files, *own)))
+        return tuple(dict.fromkeys(found))
 
     def weights_hash(self) -> str:
         """One sha256 of all weight files and their places in the folder: computed once, then remembered."""

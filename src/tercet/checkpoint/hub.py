@@ -30,6 +30,12 @@ _SETTINGS = (
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_*_config.json",
+    "router_config.json",
+    "cnn_config.json",
+    "lstm_config.json",
+    "wordembedding_config.json",
+    "whitespacetokenizer_config.json",
+    "idf.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -58,9 +64,11 @@ _NEEDED = (
     "sparse_linear.pt",
     "colbert_linear.pt",
     "[0-9]*_*/config.json",
+    "router_config.json",
+    "*_[0-9]*_*/config.json",
 )
-# Folders of modules: "1_Pooling", "0_Transformer".
-_MODULE_FOLDER = "[0-9]*_*"
+# Folders of modules: "1_Pooling", "0_Transformer"; of a router's, which may lie in its own: "query_0_Dense".
+_MODULE_FOLDERS = ("[0-9]*_*", "*_[0-9]*_*")
 # What huggingface_hub raises where the network fails: of requests, httpx or httpx2, by its version.
 _HTTP_ERROR: type[Exception] = next(
     kind for kind in hub_errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"
@@ -122,8 +130,10 @@ def _choose(names: Iterable[str]) -> tuple[list[str], list[str]]:
     weights: dict[PurePosixPath, dict[str, list[str]]] = {}
     for name in sorted(names):
         path = PurePosixPath(name)
-        in_module = len(path.parts) == 2 and fnmatch.fnmatch(path.parts[0], _MODULE_FOLDER)
-        if len(path.parts) != 1 and not in_module:
+        within = path.parts[:-1]
+        if len(within) > 2 or not all(
+            any(fnmatch.fnmatch(folder, pattern) for pattern in _MODULE_FOLDERS) for folder in within
+        ):
             continue
         kind = next((pattern for pattern in _WEIGHTS if fnmatch.fnmatch(path.name, pattern)), None)
         if kind is not None:

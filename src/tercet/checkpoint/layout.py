@@ -5,12 +5,13 @@ from __future__ import annotations
 __all__ = ["Checkpoint", "ModuleSpec", "open_checkpoint"]
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tercet.checkpoint.body import Body
+from tercet.checkpoint.branches import joined
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
@@ -28,9 +29,18 @@ from tercet.checkpoint.sentence_files import (
 )
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.sparse_modules import SPARSE_MODULES
-from tercet.checkpoint.stack import End, Stack, check_widths, mean_of_rows, parse_pooling, read_stack
+from tercet.checkpoint.stack import (
+    End,
+    Stack,
+    check_ends,
+    check_widths,
+    mean_of_rows,
+    parse_pooling,
+    read_stack,
+)
 from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
+from tercet.checkpoint.token_weights import read_token_weights
 from tercet.checkpoint.unknown import code_of_its_own
 from tercet.checkpoint.weights import Remote, Weights, find_weights
 from tercet.checkpoint.word_files import read_word_embeddings, refuse_places
@@ -64,6 +74,22 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     stack, layout = _stack(source, notes, form)
     sparse = pooling is not None or _makes_sparse(stack)
     refuse_other_types(folder, sparse=sparse, late=form is not None)
+    check_ends(folder, stack)
+    if stack.router is not None and len(groups := stack.by_encoder) > 1:
+        return joined([_opened(source, group, layout, [], pooling) for group in groups], stack.router)
+    return _opened(source, stack, layout, notes, pooling, form)
+
+
+def _opened(
+    source: Source,
+    stack: Stack,
+    layout: str,
+    notes: list[str],
+    pooling: str | None,
+    form: LateForm | None = None,
+) -> Checkpoint:
+    """The checkpoint of a stack whose routes, if it has any, share their encoder."""
+    folder = source.folder
     body = _body(source, stack, layout)
     hidden = body.config["hidden_size"]
     late = None
@@ -77,6 +103,11 @@ def open_checkpoint(source: Source | str | Path, *, pooling: str | None = None) 
     if layout in ("bge-m3", "huggingface"):
         stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
     if pooling is not None:
+        if stack.first == "SparseStaticEmbedding":
+            raise InputError(
+                f"pooling={pooling!r}: {source.name} has a weight for each token, and no vectors to pool. "
+                "Leave pooling out."
+            )
         if body.architecture == "static" and stack.first != "WordEmbeddings":
             raise InputError(
                 f"pooling={pooling!r}: {source.name} is a table of static embeddings, of which the vector of "
@@ -234,7 +265,7 @@ def _body(source: Source, stack: Stack, layout: str) -> Body:
         return read_model2vec(source.folder, source.remote)
     if stack.first == "WordEmbeddings":
         return read_word_embeddings(source.folder, stack.encoder_path, source.remote)
-    read = read_static if stack.first == "StaticEmbedding" else _encoder
+    read = _BODIES.get(stack.first, _encoder)
     return read(source.folder, stack.encoder_path, source.remote)
 
 
@@ -254,6 +285,12 @@ def _encoder(folder: Path, relative: str, remote: Remote | None) -> Body:
         tokenizer_file=tokenizer_file,
         tokenizer_config=tokenizer_config,
     )
+
+
+_BODIES: Mapping[str, Callable[[Path, str, Remote | None], Body]] = {
+    "StaticEmbedding": read_static,
+    "SparseStaticEmbedding": read_token_weights,
+}
 
 
 def _tokenizer(folder: Path, encoder_path: str) -> tuple[dict[str, object], Path | None]:

@@ -45,18 +45,24 @@ class Routes:
     default: str | None
     mappings: Mapping[_Key, str]
 
-    def of(self, task: str | None, model: str) -> str:
-        """The route of texts for a task, found in the order in which sentence-transformers looks.
-
-        Raises:
-            InputError: there is none.
-        """
+    def named(self, task: str | None) -> str | None:
+        """The route that is meant for a task, looked for as sentence-transformers does; None if none is."""
         for key in ((task, "text"), (task, None), (None, "text"), (None, None)):
             if key in self.mappings:
                 return self.mappings[key]
         for name in (task, "text"):
             if name in self.modules:
                 return str(name)
+        return None
+
+    def of(self, task: str | None, model: str) -> str:
+        """The route of texts for a task; of no task, where none is meant for that, the default one.
+
+        Raises:
+            InputError: there is none.
+        """
+        if (found := self.named(task)) is not None:
+            return found
         known = [*self.modules, *(of for of, _ in self.mappings if of is not None)]
         if task is not None:
             raise InputError(f"{model} has no route for the task {task!r}. {nearest(task, known)}")

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["POOLING_MODES", "End", "Stack", "check_widths", "mean_of_rows", "parse_pooling", "read_stack"]
+__all__ = [
+    "POOLING_MODES",
+    "End",
+    "Stack",
+    "check_ends",
+    "check_widths",
+    "mean_of_rows",
+    "parse_pooling",
+    "read_stack",
+]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +32,7 @@ from tercet.checkpoint.sparse_modules import (
     splade,
 )
 from tercet.checkpoint.token_modules import TOKEN_MODULES, cnn, lstm, weighted_layer_pooling, word_weights
+from tercet.checkpoint.token_weights import TOKEN_WEIGHTS, token_weights
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError, InputError, nearest
 
@@ -36,7 +46,7 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
-_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding", "WordEmbeddings")
+_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding", "WordEmbeddings")
 _ELSE = "Use sentence-transformers for this model."
 _IMAGES = (
     "It takes images, and only texts are embedded here. Run it with sentence-transformers: "
@@ -63,6 +73,24 @@ class Stack:
     first: str = "Transformer"
     routes: Mapping[str, Stack] = field(default_factory=dict)
     router: Router | None = None
+
+    @property
+    def by_encoder(self) -> tuple[Stack, ...]:
+        """A stack for each encoder that routes begin with; itself where all share one."""
+        groups: dict[tuple[str, str], dict[str, Stack]] = {}
+        for name, route in self.routes.items():
+            groups.setdefault((route.first, route.encoder_path), {})[name] = route
+        if self.router is None or len(groups) < 2:
+            return (self,)
+        return tuple(
+            replace(
+                next(iter(routes.values())),
+                notes=tuple(dict.fromkeys(note for one in routes.values() for note in one.notes)),
+                routes=routes,
+                router=replace(self.router, default=next(iter(routes)), mappings={}),
+            )
+            for routes in groups.values()
+        )
 
 
 def read_stack(folder: Path, remote: Remote | None = None, *, end: End = "vectors") -> Stack:
@@ -97,23 +125,16 @@ def read_stack(folder: Path, remote: Remote | None = None, *, end: End = "vector
         )
         for route, own in router.routes.items()
     }
-    _one_encoder(path, chains)
+    for route, chain in chains.items():
+        if not chain:
+            raise CheckpointError(
+                f"{path}: the route {route!r} has no module, and none stands before the router. Save the "
+                "model again."
+            )
     routes = {route: _read_chain(folder, remote, path, chain) for route, chain in chains.items()}
     usual = routes[router.default or next(iter(routes))]
     notes = dict.fromkeys(note for stack in routes.values() for note in stack.notes)
     return replace(usual, notes=tuple(notes), routes=routes, router=router)
-
-
-def _one_encoder(path: Path, chains: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """An error where routes begin with different modules."""
-    firsts = {route: chain[0] for route, chain in chains.items() if chain}
-    if len(firsts) < len(chains) or len(set(firsts.values())) > 1:
-        shown = ", ".join(f"{route!r} with {where or name}" for route, (name, where) in firsts.items())
-        raise CheckpointError(
-            f"{path}: the routes begin with encoders of their own ({shown}); routes that share one are "
-            "supported. Open each encoder's folder by itself with tercet.load(folder, pooling=...), or use "
-            "sentence-transformers for this model."
-        )
 
 
 def _read_chain(
@@ -129,6 +150,11 @@ def _read_chain(
     notes: list[str] = []
     pooling_width = None
     known = _KNOWN[end]
+    if first == "SparseStaticEmbedding":
+        if end != "vectors":
+            raise CheckpointError(f"{path}: {where or folder} ({first}) gives no {end}. {_ELSE}")
+        weights, notes = token_weights(folder, where, remote)
+        modules = [weights]
     for name, relative in rest:
         if name not in known:
             raise CheckpointError(
@@ -328,8 +354,8 @@ def _last_if_sparse(stack: Stack) -> str | None:
     return next((module.where for module in stack.modules if module.kind in SPARSE_MODULES), None)
 
 
-def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
-    """Refuse a stack whose parts do not fit each other, before a weight is read."""
+def check_ends(folder: Path, stack: Stack) -> None:
+    """Refuse routes of which some make sparse vectors and others dense ones."""
     ends = {name: _last_if_sparse(route) for name, route in stack.routes.items()}
     if len({where is None for where in ends.values()}) > 1:
         sparse, dense = (
@@ -339,6 +365,10 @@ def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
             f"{folder}: the route {sparse!r} ends in {ends[sparse]}, which makes sparse vectors, the route "
             f"{dense!r} makes dense ones; they cannot be compared. Use sentence-transformers for this model."
         )
+
+
+def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
+    """Refuse a stack whose parts do not fit each other, before a weight is read."""
     for route in stack.routes.values():
         check_widths(folder, route, hidden)
     width = hidden
@@ -353,6 +383,8 @@ def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
             )
         return
     pooled, ended = False, ""
+    if stack.modules and stack.modules[0].kind == TOKEN_WEIGHTS:
+        pooled = True  # no token has a vector, so that there is nothing to pool
     for module in stack.modules:
         if ended:
             raise CheckpointError(

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tercet.checkpoint.contents import Checkpoint
 from tercet.checkpoint.header import DTYPE_NAMES, SAFETENSORS_DTYPES, TensorInfo
+from tercet.checkpoint.listed import ListedWeights
 from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
 from tercet.checkpoint.routes import ROUTERS, router_folders
 from tercet.errors import InputError, OutputError
@@ -183,7 +184,7 @@ def save_checkpoint(
         PrecisionError: a weight becomes infinite in `dtype`.
     """
     folder = Path(folder)
-    pooling = checkpoint.module("pooling")
+    pooling = next((part for part in checkpoint.parts if part.kind == "pooling"), None)
     if pooling is not None and pooling.where.startswith("pooling="):
         raise InputError(
             f"{checkpoint.name} was opened with {pooling.where}, which the copy would lose. "
@@ -192,27 +193,33 @@ def save_checkpoint(
     with write_aside(folder) as aside:
         for relative in _folders(checkpoint):
             copy_settings(checkpoint.folder, relative, aside)
-        # A masked-language head lies in the encoder's file, and its matrix may be the encoder's own.
-        shared = [
-            info
-            for part in checkpoint.parts
-            for info in part.tensors.values()
-            if info.file in checkpoint.files
-        ]
-        named = {
-            (info.file, info.name): info
-            for info in [*checkpoint.tensors.values(), *checkpoint.ignored.values(), *shared]
-        }
-        body = list(named.values())
-        _write_settings(checkpoint, aside, dtype)
-        _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)
-        for module in checkpoint.parts:
-            infos = [info for info in module.tensors.values() if info.file not in checkpoint.files]
-            if module.where.endswith(".pt"):
-                _write_head(checkpoint, infos, aside / module.where, dtype)
-            elif infos:
-                _write_weights(checkpoint, infos, aside / module.where, dtype, max_shard_bytes)
+        for one in checkpoint.members:
+            _write_member(one, aside, dtype, max_shard_bytes)
     return folder
+
+
+def _write_member(checkpoint: Checkpoint, aside: Path, dtype: DType | None, max_shard_bytes: int) -> None:
+    """The weights of one encoder and of the modules behind it; others may have written some of these."""
+    # A masked-language head lies in the encoder's file, and its matrix may be the encoder's own.
+    shared = [
+        info for part in checkpoint.parts for info in part.tensors.values() if info.file in checkpoint.files
+    ]
+    named = {
+        (info.file, info.name): info
+        for info in [*checkpoint.tensors.values(), *checkpoint.ignored.values(), *shared]
+    }
+    # What a JSON file lists was copied with the settings.
+    body = [info for info in named.values() if not isinstance(info, ListedWeights)]
+    if checkpoint.architecture != "token-presence":  # of which config.json knows no dtype
+        _write_settings(checkpoint, aside, dtype)
+    if body:
+        _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)
+    for module in checkpoint.parts:
+        infos = [info for info in module.tensors.values() if info.file not in checkpoint.files]
+        if module.where.endswith(".pt"):
+            _write_head(checkpoint, infos, aside / module.where, dtype)
+        elif infos:
+            _write_weights(checkpoint, infos, aside / module.where, dtype, max_shard_bytes)
 
 
 def _shards(plan: TensorPlan, max_bytes: int) -> list[list[str]]:

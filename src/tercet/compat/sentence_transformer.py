@@ -220,7 +220,7 @@ class SentenceTransformer(Loaded[Embedder]):
         prompt = self._prompt(prompt, prompt_name)
         max_length = processed_length(processing_kwargs) or self._max_length
         if output_value == "token_embeddings":
-            rows = [text["token_embeddings"] for text in self._tokens(texts, prompt, max_length)]
+            rows = [text["token_embeddings"] for text in self._tokens(texts, prompt, max_length, task)]
             return rows[0] if alone else rows
         whole = self.embedder.checkpoint.dense_dim
         dimensions = _checked_dimensions(self.truncate_dim if truncate_dim is None else truncate_dim)
@@ -247,7 +247,7 @@ class SentenceTransformer(Loaded[Embedder]):
             show_progress_bar = logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
         made = watched(vectors, texts, shown=show_progress_bar, join=torch.cat)
         if output_value is None:
-            features = self._tokens(texts, prompt, max_length)
+            features = self._tokens(texts, prompt, max_length, task)
             for text, vector in zip(features, made.to(self.device), strict=True):
                 text["sentence_embedding"] = vector
             return features[0] if alone else features
@@ -396,9 +396,11 @@ class SentenceTransformer(Loaded[Embedder]):
 
     get_sentence_embedding_dimension = get_embedding_dimension  # its older name
 
-    def _tokens(self, texts: Sequence[str], prompt: str, max_length: int | None) -> list[dict[str, Tensor]]:
+    def _tokens(
+        self, texts: Sequence[str], prompt: str, max_length: int | None, task: str | None
+    ) -> list[dict[str, Tensor]]:
         """Each text's token ids and vectors, on the model's device, under that library's names."""
-        found = token_vectors(self.embedder, texts, prompt=prompt, max_length=max_length)
+        found = token_vectors(self.embedder, texts, prompt=prompt, max_length=max_length, task=task)
         return [
             {
                 "input_ids": torch.tensor(ids, device=self.device),

@@ -131,7 +131,8 @@ class SparseEncoder(Loaded[Embedder]):
         )
         if max_active_dims is None:
             encoder = checkpoint.module("sparse_auto_encoder")
-            own = None if encoder is None else encoder.config["k"]
+            # Routes may have numbers of their own.
+            own = None if encoder is None or checkpoint.routes is not None else encoder.config["k"]
             self.max_active_dims = own if checkpoint.max_active_dims is None else checkpoint.max_active_dims
         if wish.max_length is not None:
             self.max_seq_length = wish.max_length

@@ -229,6 +229,10 @@ class Embedder:
             reduction=reduction,
         )
 
+    def member(self, task: str | None = None) -> Embedder:
+        """What embeds texts for a task: this one, where all routes share an encoder."""
+        return self
+
     def provenance(
         self,
         *,
@@ -253,13 +257,13 @@ class Embedder:
             "model": checkpoint.name,
             "revision": checkpoint.revision,
             "weights_sha256": checkpoint.weights_hash(),
-            "architecture": checkpoint.architecture,
+            "architecture": checkpoint.branch(route).architecture,
             "layout": checkpoint.layout,
             "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.chain(route)],
             "route": route,
             "precision": self.plan.precision.to_json(),
             "plan": self.plan.to_json(),
-            "float32_layers": list(self._engine.float32_layers),
+            "float32_layers": list(self.member(route)._engine.float32_layers),
             "outputs": list(call.options.outputs),
             "prompt": call.prompt,
             "max_length": call.max_length,

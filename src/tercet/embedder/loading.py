@@ -15,6 +15,7 @@ from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.embedder.embedder import Embedder
 from tercet.embedder.options import positive_integer
+from tercet.embedder.routed import embedder
 from tercet.errors import InputError
 from tercet.heads import named_outputs
 from tercet.planner import make_plan
@@ -101,7 +102,7 @@ def load(
     )
     for note in checkpoint.notes:
         logger.info("%s: %s", checkpoint.name, note)
-    return Embedder(checkpoint, plan, outputs=outputs, max_length=max_length)
+    return embedder(checkpoint, plan, outputs=outputs, max_length=max_length)
 
 
 def planned(

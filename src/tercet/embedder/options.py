@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Asked", "Call", "OnTruncate", "check", "limited", "positive_integer", "saved_prompt"]
+__all__ = ["Asked", "Call", "OnTruncate", "check", "limited", "positive_integer", "route_of", "saved_prompt"]
 
 import logging
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def check(
     kept: tuple[int, ...] | None = None
     pools = False
     if late is None:
-        route = _route(asked.task, checkpoint)
+        route = route_of(asked.task, checkpoint)
     else:
         late.check(task := asked.task)
         dropped, kept = late.scored(task)
@@ -122,7 +122,7 @@ def saved_prompt(asked: Asked, role: Literal["query", "document"], checkpoint: C
     return asked
 
 
-def _route(task: str | None, checkpoint: Checkpoint) -> str | None:
+def route_of(task: str | None, checkpoint: Checkpoint) -> str | None:
     """The route for a task; None of a checkpoint that has none, of which nothing may be asked."""
     if task is not None and not isinstance(task, str):
         raise InputError(f"task is of type {type(task).__name__}, it must be a string.")

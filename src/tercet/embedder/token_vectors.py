@@ -36,7 +36,12 @@ class TokenVectors:
 
 
 def token_vectors(
-    model: Embedder, texts: Sequence[str], *, prompt: str = "", max_length: int | None = None
+    model: Embedder,
+    texts: Sequence[str],
+    *,
+    prompt: str = "",
+    max_length: int | None = None,
+    task: str | None = None,
 ) -> TokenVectors:
     """The last hidden state of every token of the texts, special tokens included.
 
@@ -45,11 +50,13 @@ def token_vectors(
         texts: all of them, of which all vectors are held at once.
         prompt: before each text.
         max_length: most tokens of a text, special tokens included; by default the model's.
+        task: what the texts are for, where routes have encoders of their own.
 
     Raises:
         InputError: a text is not a string, or the model has modules over tokens, whose vectors are others.
         NonFiniteError: a vector that is not finite even in float32.
     """
+    model = model.member(task)
     checkpoint, plan = model.checkpoint, model.plan
     first = checkpoint.modules[0] if checkpoint.modules else None
     if first is not None and first.kind != "pooling":

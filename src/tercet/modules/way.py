@@ -16,8 +16,9 @@ from tercet.modules.chain import DenseChain
 from tercet.modules.sparse_auto_encoder import SparseAutoEncoder
 from tercet.modules.sparse_linear import SparseLinear
 from tercet.modules.splade_pooling import SpladePooling
+from tercet.modules.token_weights import TokenWeights
 
-SparseHead: TypeAlias = SparseLinear | SpladePooling | SparseAutoEncoder
+SparseHead: TypeAlias = SparseLinear | SpladePooling | SparseAutoEncoder | TokenWeights
 
 
 class Way(nn.Module):
@@ -52,6 +53,9 @@ class Way(nn.Module):
         if isinstance(self.sparse, SparseAutoEncoder) and self.chain is not None:
             vectors = self.chain(hidden, batch, dtype, prompt_tokens)
             found: SparseVectors = self.sparse(unit_rows(vectors) if self.chain.normalizes else vectors, k)
+            return found
+        if isinstance(self.sparse, TokenWeights):
+            found = self.sparse(hidden, batch, k)
             return found
         if isinstance(self.sparse, SpladePooling):
             found = self.sparse(hidden, batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["SPLADE_COLUMNS", "SPLADE_ROWS", "Footprint", "predict_memory", "show_bytes", "weight_bytes"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tercet.precision.dtype import DType, Precision
@@ -52,6 +52,7 @@ class Footprint:
         table_bytes: of a table without layers, which is used as it is stored.
         word_matrix_bytes: of a masked-language head's matrix, which stays as stored; 0 without such a head.
         word_matrix_tied: whether that is the encoder's table of word embeddings.
+        others: of a model whose routes have encoders of their own, those of the others, by their routes.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Footprint:
     table_bytes: int = 0
     word_matrix_bytes: int = 0
     word_matrix_tied: bool = False
+    others: Mapping[str, Footprint] = field(default_factory=dict)
 
     @property
     def stored_dtype(self) -> str:
@@ -92,7 +94,9 @@ class Footprint:
 
 
 def weight_bytes(footprint: Footprint, precision: Precision, group: int | None = None) -> int:
-    """Bytes of the weights once they are loaded, the heads' included; a table alone counts as it is stored.
+    """Bytes of the weights once they are loaded, the heads' and other encoders' included.
+
+    A table alone counts as it is stored.
 
     Where the weights are in another format than the arithmetic, only linear layers are; the rest stays as
     stored, or in the format of the arithmetic where that is the smaller.
@@ -103,6 +107,7 @@ def weight_bytes(footprint: Footprint, precision: Precision, group: int | None =
         group: so many quantised weights share one scale; None where a whole row does.
     """
     heads = footprint.head_numbers * precision.heads.bytes + footprint.table_bytes
+    heads += sum(weight_bytes(other, precision, group) for other in footprint.others.values())
     if precision.weights is precision.compute:
         return footprint.body_numbers * precision.weights.bytes + heads
     linear = footprint.linear_numbers
@@ -138,10 +143,14 @@ def predict_memory(
         group: so many quantised weights share one scale; None where a whole row does.
         keeps_memory: whether the engine uses the memory of results again, and leaves no holes in the heap.
     """
+    others, footprint = footprint.others, replace(footprint, others={})
     weights = weight_bytes(footprint, precision, group)
     # Kernels of our own compute a feed-forward net with narrower weights by blocks of rows.
     blocked = device == "cpu" and keeps_memory and precision.weights is not precision.compute
-    running = _activation_bytes(footprint, precision, tokens, outputs, blocked=blocked)
+    running = max(
+        _activation_bytes(one, precision, tokens, outputs, blocked=blocked)
+        for one in (footprint, *others.values())
+    )
     holes, recomputing = 0 if keeps_memory else min(running, _MOST_HOLES_BYTES), 0
     if footprint.layers and min(precision.compute.bytes, precision.weights.bytes) < 4:
         hidden, inner = footprint.hidden, footprint.intermediate
@@ -155,11 +164,16 @@ def predict_memory(
     loading = _loading_bytes(footprint, precision, weights)
     after = running + holes + recomputing
     matrix = footprint.word_matrix_bytes
+    beside = [
+        (f"{name}: weights", weight_bytes(other, precision, group) + other.word_matrix_bytes)
+        for name, other in others.items()
+    ]
     if device != "cpu":
         bias = _bias_bytes(footprint, precision, tokens)
         return (
             ("weights", weights),
             *([("the masked-language head's matrix", matrix)] if matrix else []),
+            *beside,
             (f"one batch of {tokens:,} tokens", running),
             *([("attention with a bias, in padded blocks", bias)] if bias else []),
             ("workspace of the maths library", _GPU_WORKSPACE_BYTES),
@@ -172,6 +186,8 @@ def predict_memory(
     # Both are one mapping of the file where the encoder's table is not cast.
     if matrix and not (footprint.word_matrix_tied and footprint.stored_dtype == str(precision.weights)):
         parts.append(("the masked-language head's matrix", matrix))
+    parts += beside
+    parts += [(f"{name}: tokenizer", _TOKENIZER_BYTES * other.vocabulary) for name, other in others.items()]
     if loading > after + _RUNTIME_BYTES:
         what = (
             "the legacy file, read whole"

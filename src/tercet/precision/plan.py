@@ -268,6 +268,7 @@ def plan(
         *choice.reasons,
         *(_kernel_reason(kernel) if footprint.layers else ()),
         _weights_reason(footprint, choice.scheme, precision),
+        *(_other_reason(footprint, name, precision) for name in footprint.others),
         _heads_reason(precision),
     ]
     if not longest:
@@ -391,6 +392,8 @@ def _budget(capability: Capability, needed: Callable[[int], int]) -> tuple[int, 
 def _weights_reason(footprint: Footprint, scheme: Scheme, precision: Precision) -> str:
     stored, planned = footprint.stored_dtype, str(precision.weights)
     numbers = footprint.body_numbers
+    if not footprint.layers and not footprint.table_bytes:
+        return f"There is no encoder: a weight for each of {footprint.vocabulary:,} tokens is all."
     if not footprint.layers:
         kind = " and ".join(footprint.stored)
         return (
@@ -421,6 +424,21 @@ def _weights_reason(footprint: Footprint, scheme: Scheme, precision: Precision) 
         return f"Weights stay as stored, {numbers:,} numbers in {planned}."
     return (
         f"Weights are stored in {stored} and are cast to {planned} while they are read, one tensor at a time."
+    )
+
+
+def _other_reason(footprint: Footprint, name: str, precision: Precision) -> str:
+    """What an encoder beside the largest takes."""
+    other = footprint.others[name]
+    if other.layers:
+        what = f"{other.body_numbers:,} numbers, stored in {other.stored_dtype}"
+        return f"{name} has an encoder of its own ({other.architecture}): {what}, in the same precision."
+    if not other.table_bytes:
+        return f"{name} has no encoder, but a weight for each of {other.vocabulary:,} tokens."
+    stored = " and ".join(other.stored)
+    return (
+        f"{name} has a table of its own, which stays as it is stored, {show_bytes(other.table_bytes)} in "
+        f"{stored}. Rows are taken as {precision.weights}."
     )
 
 

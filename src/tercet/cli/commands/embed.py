@@ -189,8 +189,7 @@ def embed(
             prompt_name="query" if query and "query" in loaded.checkpoint.prompts else prompt_name,
             dimensions=dimensions,
             normalize=normalize,
-            # Of late interaction, texts are queries or documents.
-            task=None if loaded.checkpoint.late is None else "query" if query else "document",
+            task=_task(loaded, query),
         )
         provenance = loaded.provenance(**how)
         with open_writer(output, provenance=provenance, keep_text=keep_text, overwrite=overwrite) as writer:
@@ -200,6 +199,15 @@ def embed(
     if json_summary:
         print(json.dumps({**summary, "plan": loaded.plan.to_json()}))
     print(_sentence(summary), file=sys.stderr)
+
+
+def _task(model: Embedder, query: bool) -> str | None:
+    """What the texts are for, where that matters: in late interaction, and to routes that know of it."""
+    checkpoint = model.checkpoint
+    role = "query" if query else "document"
+    if checkpoint.routes is not None and not query:
+        return role if checkpoint.routes.named(role) is not None else None
+    return None if checkpoint.late is None and checkpoint.routes is None else role
 
 
 def _embed(

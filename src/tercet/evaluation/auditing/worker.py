@@ -21,6 +21,7 @@ import torch
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.embedder.embedder import Embedder
+from tercet.embedder.routed import embedder
 from tercet.embeddings import Embeddings
 from tercet.errors import TercetError
 from tercet.evaluation.auditing.parts import Part, write_part
@@ -53,7 +54,7 @@ class Commands:
         plan = Plan.from_json(command["plan"])
         start = perf_counter()
         checkpoint = open_checkpoint(find(Path(command["folder"])), pooling=command["pooling"])
-        self.model = Embedder(checkpoint, plan, outputs=self._encoding.outputs)
+        self.model = embedder(checkpoint, plan, outputs=self._encoding.outputs)
         # Products are compiled at their first use, and weights mapped: ready is who has answered once.
         self._made("query", ["ready"])
         return {"load_seconds": perf_counter() - start}
