@@ -13,6 +13,8 @@ __all__ = [
     "RerankerModelClass",
     "SentenceTransformer",
     "SparseEncoder",
+    "mix_models",
+    "mix_models_with_data",
 ]
 
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tercet.compat.flag_auto_reranker import FlagAutoReranker, RerankerModelClass
     from tercet.compat.flag_model import FlagModel
     from tercet.compat.flag_reranker import FlagReranker
+    from tercet.compat.lm_cocktail import mix_models, mix_models_with_data
     from tercet.compat.sentence_transformer import SentenceTransformer
     from tercet.compat.sparse_encoder import SparseEncoder
 
@@ -39,6 +42,8 @@ _HOMES = {
     "RerankerModelClass": "tercet.compat.flag_auto_reranker",
     "SentenceTransformer": "tercet.compat.sentence_transformer",
     "SparseEncoder": "tercet.compat.sparse_encoder",
+    "mix_models": "tercet.compat.lm_cocktail",
+    "mix_models_with_data": "tercet.compat.lm_cocktail",
 }
 
 

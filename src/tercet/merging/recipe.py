@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from tercet.errors import InputError, UnknownNameError, nearest
 from tercet.extras import require
+from tercet.merging.examples_recipe import ExamplesRecipe, parse_examples
 from tercet.merging.method import Method
 from tercet.merging.methods import METHODS
 from tercet.merging.tokenizer_recipe import TokenizerRecipe, parse_tokenizer
@@ -35,6 +36,7 @@ _TOP = {
     "missing",
     "settings_from",
     "seed",
+    "examples",
 }
 # What mergekit takes and does nothing with.
 _IDLE_PARAMETERS = {"embed_slerp"}
@@ -92,6 +94,7 @@ class MergeRecipe:
         where: the file, for errors.
         text: the document as written.
         notes: what was understood and has no effect.
+        examples: that are to decide the weights of the models.
     """
 
     method: str
@@ -109,6 +112,7 @@ class MergeRecipe:
     where: str
     text: str
     notes: tuple[str, ...] = ()
+    examples: ExamplesRecipe | None = None
 
     def models(self) -> tuple[ModelName, ...]:
         """Every model, in the order of the recipe, a base that is not listed last; each once."""
@@ -247,6 +251,7 @@ def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
         where=where,
         text=text,
         notes=tuple(dict.fromkeys(notes)),
+        examples=_examples(top, method.name, slices, where, forms),
     )
 
 
@@ -335,6 +340,22 @@ def _model(value: Any, where: str) -> ModelName:
         adapter = given_lora.get("path") if isinstance(given_lora, Mapping) else given_lora
         return ModelName(_text(inner, "path", where), inner.get("revision"), adapter)
     raise InputError(f"{where}: the model is {value!r}, expected a folder or an id such as BAAI/bge-m3.")
+
+
+def _examples(
+    top: Mapping[str, Any], method: str, slices: tuple[Slice, ...], where: str, forms: list[str]
+) -> ExamplesRecipe | None:
+    found = parse_examples(top.get("examples"), method, where)
+    if found is None:
+        return None
+    if forms != ["models"] or top.get("base_model"):
+        raise InputError(
+            f"{where}: examples decide the weights of whole models: list all under models, a base too, "
+            "and leave out base_model."
+        )
+    if any("weight" in source.parameters for source in slices[0].sources) or top.get("parameters"):
+        raise InputError(f"{where}: examples decide the weights; leave out those that are given.")
+    return found
 
 
 def _dtype(top: Mapping[str, Any], key: str, where: str) -> DType | None:

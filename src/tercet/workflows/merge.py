@@ -26,6 +26,7 @@ from tercet.signatures import refuse_unknown_keywords
 from tercet.workflows.merge_card import merge_card
 from tercet.workflows.merge_plan import Fetch, check_space, plan_recipe, plan_recipes, recipes_of
 from tercet.workflows.merge_tokenizer import write_tokenizer
+from tercet.workflows.merge_weights import solve_weights
 from tercet.workflows.merged_model import try_model
 
 _SHARD_BYTES = 5_000_000_000
@@ -90,6 +91,9 @@ def merge(
     fetch = Fetch(token, local_files_only, cache_folder, confirm)
     plans, _ = plan_recipes(recipes, fetch)
     check_space(plans, out)
+    if any(one.examples is not None for one in recipes):
+        recipes = tuple(solve_weights(one, fetch, recipes) for one in recipes)
+        plans, _ = plan_recipes(recipes, fetch)
     options = _Options(out, allow_overflow, try_out, max_shard_bytes, progress)
     made: dict[str, ModelFolder] = {}
     with write_aside(out, overwrite=overwrite) as aside:

@@ -21,6 +21,7 @@ from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.source import Source, find
 from tercet.checkpoint.writer import settings_files
 from tercet.errors import OutputError
+from tercet.merging.examples_recipe import with_weights
 from tercet.merging.folder import ModelFolder, Part, open_folder
 from tercet.merging.lora import fold_adapter
 from tercet.merging.names import Place, place_of
@@ -60,6 +61,10 @@ def recipes_of(recipe: str | Path | MergeRecipe) -> tuple[MergeRecipe, ...]:
 
 def plan_recipe(recipe: MergeRecipe, fetch: Fetch, made: Mapping[str, ModelFolder]) -> MergePlan:
     """The plan of one document; `made` are the results that it may name."""
+    if recipe.examples is not None:
+        # which weights there will be changes nothing here
+        count = len(recipe.slices[0].sources)
+        recipe = with_weights(recipe, [1 / count] * count)
     models: dict[ModelName, ModelFolder] = {}
     for name in recipe.models():
         if name.source in made:
