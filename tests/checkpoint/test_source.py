@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import errors as hub_errors
 
 import tiny
+from recorder import late_cases
 from tercet.checkpoint import hub
 from tercet.checkpoint.header import DTYPE_NAMES, read_header
 from tercet.checkpoint.layout import open_checkpoint
@@ -184,6 +185,14 @@ def test_modules_with_weights_are_fetched_and_bin_where_there_is_nothing_else(on
         one_model.fetched
     )
     assert len(found.modules) == 4
+
+
+def test_what_an_original_colbert_says_of_its_texts_is_fetched(one_model: Hub) -> None:
+    late_cases.write(one_model.files, "colbert")
+    late = open_checkpoint(find(REPO, cache_folder=one_model.cache)).late
+    assert late is not None
+    assert late.expansion is not None
+    assert (late.lengths, late.expansion.length) == ({"document": 20}, 16)
 
 
 @pytest.mark.parametrize("file", ["safetensors", "bin"])

@@ -57,6 +57,7 @@ def test_a_language_model_is_named_with_what_runs_it(tmp_path, opener, says):
     [
         ([{**TRANSFORMER, "type": f"{CLASSES}.CLIPModel"}], r"'CLIPModel'.*Transformer.*\[image\]"),
         ([{**TRANSFORMER, "type": f"{CLASSES}.Novel"}], "'Novel'.*Transformer.*Use sentence-transformers"),
+        ([{**TRANSFORMER, "type": f"{CLASSES}.BoW"}], "'BoW'.*Transformer.*Use sentence-transformers"),
         (
             [TRANSFORMER, {"idx": 1, "name": "1", "path": "1_Pooler", "type": f"{CLASSES}.Pooler"}],
             "1_Pooler: the module 'Pooler'.*Did you mean 'Pooling'.*sentence-transformers",
@@ -90,6 +91,24 @@ def test_a_folder_without_a_configuration_says_what_it_holds_instead(tmp_path, n
     (tmp_path / name).write_text("{}")
     with pytest.raises(CheckpointError, match=rf"config\.json is missing.*{says}"):
         tercet.load(tmp_path)
+
+
+@pytest.mark.parametrize("opener", [tercet.load, tercet.load_reranker])
+@pytest.mark.parametrize(
+    ("file", "found", "says"),
+    [
+        ("modules.json", 5, "modules.json is not a list of modules"),
+        ("config.json", {"architectures": 5}, "'architectures' is 5, expected a list"),
+    ],
+)
+def test_a_number_where_a_list_belongs_is_refused_with_its_file(tmp_path, opener, file, found, says):
+    path = tiny.write_checkpoint(tmp_path, layout="sentence-transformers") / file
+    if isinstance(found, dict):
+        found = {**json.loads(path.read_text()), **found}
+        (tmp_path / "modules.json").unlink()
+    path.write_text(json.dumps(found))
+    with pytest.raises(CheckpointError, match=says):
+        opener(tmp_path)
 
 
 def test_a_folder_whose_weights_are_another_programs_says_so(tmp_path):

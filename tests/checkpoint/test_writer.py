@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import tercet
 import tiny
+from recorder import late_cases, word_cases
 from tercet.checkpoint.header import SAFETENSORS_DTYPES
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.writer import save_checkpoint, write_aside, write_tensors
@@ -188,6 +190,29 @@ def test_weights_beyond_the_format_stop_the_save(tmp_path: Path) -> None:
 def test_a_pooling_that_the_files_do_not_say_is_not_lost_silently(tiny_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"opened with pooling='cls'.*Open it without pooling="):
         save_checkpoint(open_checkpoint(tiny_bert, pooling="cls"), tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (word_cases.write, "weighted words, short"),
+        (late_cases.write, "colbert"),
+        (late_cases.write, "pylate"),
+        (late_cases.write, "multi-vector, fewer of a document"),
+    ],
+)
+def test_a_copy_of_words_or_of_late_interaction_embeds_as_the_original(tmp_path, write, name):
+    folder = write(tmp_path / "model", name)
+    copy = save_checkpoint(open_checkpoint(folder), tmp_path / "copy")
+    texts = ["the cat is on the bridge, and reads a csv file", "wait for several coroutines " * 9]
+    expected, found = (
+        tercet.load(path, precision="float32", device="cpu").encode_query(texts) for path in (folder, copy)
+    )
+    assert found.outputs == expected.outputs
+    assert found.num_tokens.tolist() == expected.num_tokens.tolist()
+    for ours, theirs in ((found.dense, expected.dense), (found.multivector, expected.multivector)):
+        if theirs is not None:
+            torch.testing.assert_close(getattr(ours, "vectors", ours), getattr(theirs, "vectors", theirs))
 
 
 def test_what_is_replaced_comes_back_when_the_new_folder_cannot_take_its_place(tmp_path, monkeypatch):

@@ -125,6 +125,7 @@ def test_a_task_for_a_model_without_routes_is_an_error(tmp_path):
         ({"structure": {"query": ["nowhere"]}}, r"the route 'query' is \['nowhere'\], expected names"),
         ({"structure": {}}, "'types' and 'structure' must be objects"),
         ({"parameters": {"default_route": "documents"}}, "no route 'documents'.*'document'"),
+        ({"parameters": {"default_route": []}}, r"no route \[\]"),
         ({"parameters": {"fallback": 1}}, "'fallback' is not known"),
         ({"parameters": {"route_mappings": {"query": "query"}}}, "route_mappings has 'query'"),
         ({"parameters": {"route_mappings": {"('query', None)": "q"}}}, "no route 'q'"),

@@ -9,6 +9,7 @@ import pytest
 import tercet
 from recorder import word_cases
 from tercet.errors import CheckpointError
+from tercet.text.words import WordTokenizer
 
 # Largest part of a vector's length by which it moves, of a table used as stored and modules in float32.
 DRIFT = {"float16": 2e-3, "bfloat16": 2e-2}
@@ -55,6 +56,19 @@ def test_words_are_cut_counted_and_named(tmp_path):
     assert found.truncated.tolist() == [False, False, False, False, True]
     ids = model.tokenizer.encode(["The (cat)"], max_length=9).ids[0]
     assert [model.tokenizer.id_to_token(place) for place in ids] == ["the", "cat"]
+
+
+def test_punctuation_alone_is_no_word_though_an_empty_one_is_listed():
+    words = WordTokenizer(["", "cat"], left_out=frozenset(), lowercase=False)
+    assert words.encode(["... cat!"], max_length=9).ids == [[1]]
+
+
+def test_the_maximum_over_no_word_is_a_vector_of_zeros(tmp_path):
+    folder = word_cases.write(tmp_path, "mean of words")
+    model = tercet.load(folder, pooling="max", precision="float32", device="cpu")
+    found = model.encode(["", "the cat"]).dense
+    assert not found[0].any()
+    assert found[1].any()
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ _SETTINGS = (
     "wordembedding_config.json",
     "whitespacetokenizer_config.json",
     "idf.json",
+    "artifact.metadata",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -56,6 +57,7 @@ _WEIGHTS = (
 )
 _NEEDED = (
     "config.json",
+    "artifact.metadata",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",

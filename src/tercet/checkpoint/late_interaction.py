@@ -99,7 +99,8 @@ def late_form(folder: Path) -> LateForm | None:
     path = inside(folder, "modules.json", said_by="modules.json")
     if path.is_file():
         entries = read_json_file(path)
-        classes = [str(entry.get("type")) for entry in entries if isinstance(entry, dict)] if entries else []
+        entries = entries if isinstance(entries, list) else []
+        classes = [str(entry.get("type")) for entry in entries if isinstance(entry, dict)]
         if any(name.startswith("pylate.") for name in classes):
             return "pylate"
         return "multi-vector" if any(name.endswith(".MultiVectorMask") for name in classes) else None

@@ -160,7 +160,8 @@ def _stack(source: Source) -> Stack:
     if not path.is_file():
         return Stack("", ())
     entries = read_json_file(path)
-    names = [str(entry.get("type")) for entry in entries if isinstance(entry, dict)] if entries else []
+    entries = entries if isinstance(entries, list) else []  # what it is instead, read_stack says
+    names = [str(entry.get("type")) for entry in entries if isinstance(entry, dict)]
     kinds = [name.rsplit(".", 1)[-1] for name in names]
     if "LogitScore" in kinds:
         raise CheckpointError(

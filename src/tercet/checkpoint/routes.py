@@ -100,7 +100,7 @@ def read_router(folder: Path, relative: str) -> Router:
     mappings = _mappings(path, parameters.pop("route_mappings", None) or {})
     nothing_left(path, parameters, {"default_route", "allow_empty_key", "route_mappings"})
     for route in [*mappings.values(), *([] if default is None else [default])]:
-        if route not in routes:
+        if not isinstance(route, str) or route not in routes:
             raise CheckpointError(f"{path}: there is no route {route!r}. {nearest(str(route), routes)}")
     if default is None and empty:
         default = next(iter(routes))

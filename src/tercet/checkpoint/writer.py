@@ -40,7 +40,7 @@ WritePart = Callable[[str, int, Tensor], None]
 
 _SHARD_BYTES = 5_000_000_000
 # Files beside the weights that belong to a model.
-_SIDE_FILES = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "NOTICE*")
+_SIDE_FILES = ("*.json", "*.txt", "*.model", "artifact.metadata", "README.md", "LICENSE*", "NOTICE*")
 
 
 def write_tensors(
@@ -323,6 +323,8 @@ def _write_settings(checkpoint: Checkpoint, target: Path, dtype: DType | None) -
     stored = {info.dtype for info in checkpoint.tensors.values() if info.is_float}
     written = str(dtype) if dtype is not None else next(iter(stored)) if len(stored) == 1 else None
     path = target / checkpoint.encoder_path / "config.json"
+    if not path.is_file():  # a table of words has other settings, and no dtype among them
+        return
     config = read_json_object(path)
     keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
     if written is not None and any(config.get(key) != written for key in keys):

@@ -90,7 +90,7 @@ class WordTokenizer(Tokenizer):
         for spelled in (word, bare, bare.lower()):
             if spelled in self._left_out:
                 return None
-            if spelled in self._places:
+            if spelled and spelled in self._places:  # of "..." nothing is left without punctuation
                 return self._places[spelled]
         return None
 
