@@ -16,6 +16,7 @@ from tercet.checkpoint.source import Source
 from tercet.errors import CheckpointError, InputError, PrecisionError
 from tercet.merging.executor import run_merge
 from tercet.merging.folder import open_folder
+from tercet.merging.methods import METHODS
 from tercet.merging.names import Place, place_of
 from tercet.merging.planning import plan_merge
 from tercet.merging.recipe import parse_recipes
@@ -352,3 +353,56 @@ def test_memory_does_not_grow_with_the_tensor(method, parameters, tmp_path):
     )
     # one tensor is 47 MiB in float64; with its task vectors, magnitudes and masks ties would hold ten of them
     assert int(done.stdout) < 256 << 20
+
+
+EVERY = """
+import sys, torch
+from pathlib import Path
+from tercet.checkpoint.source import Source
+from tercet.precision.memory import peak_process_memory
+torch.set_num_threads(1)
+torch.ones(10) @ torch.ones(10)
+before = peak_process_memory()
+from tercet.merging.executor import run_merge
+from tercet.merging.folder import open_folder
+from tercet.merging.methods import METHODS
+from tercet.merging.planning import plan_merge
+from tercet.merging.recipe import parse_recipes
+from tercet.merging.streaming import working_bytes
+root = Path(sys.argv[1])
+for name in METHODS.names():
+    method = METHODS[name]
+    least, most = method.inputs
+    count = min(3 if most is None else most, 3)
+    values = {"weight": 1, "density": 0.5, "t": 0.3, "scale": 2, "select_topk": 0.5, "rescale": "true"}
+    known = {one.name for one in method.parameters}
+    given = ", ".join(f"{key}: {value}" for key, value in values.items() if key in known)
+    text = f"merge_method: {name}\\nparameters: {{{given}}}\\nmodels:\\n"
+    text += "".join(f"  - model: {one}\\n" for one in "abc"[:count])
+    text += "base_model: base\\n" * (method.base == "required")
+    [recipe] = parse_recipes(text)
+    models = {m: open_folder(Source(root / str(m), str(m), None)) for m in recipe.models()}
+    out = root / name
+    out.mkdir()
+    plan = plan_merge(recipe, models)
+    run_merge(plan, out, allow_overflow=True)
+    [tensor] = plan.tensors
+    stated = working_bytes(tensor.method, tensor.task, len(tensor.sources))
+    print(name, peak_process_memory() - before, stated)
+"""
+
+
+@pytest.mark.slow
+def test_no_method_takes_more_memory_than_a_check_says_and_256_mebibytes(tmp_path):
+    for number, name in enumerate(("base", "a", "b", "c")):
+        folder = tmp_path / name
+        folder.mkdir()
+        table = torch.randn(4000, 1024, generator=torch.Generator().manual_seed(number)).half()
+        save_file({"embeddings.word_embeddings.weight": table}, folder / "model.safetensors")
+    command = [sys.executable, "-c", EVERY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [name for name, _, _ in lines] == list(METHODS.names())
+    # the peak is that of all methods so far
+    assert int(lines[-1][1]) < 256 << 20
+    assert int(lines[-1][1]) < max(int(stated) for _, _, stated in lines)

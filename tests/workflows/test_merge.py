@@ -263,6 +263,45 @@ def test_adapters_that_are_not_there_or_alone_are_refused_with_the_mend(stacks, 
         check_merge(linear(tmp_path, *stacks))
 
 
+def test_an_audit_compares_the_result_with_each_parent(stacks, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    lines = [
+        {"_id": f"{n}", "text": " ".join([tiny.TEXTS[n % 7], "river boat " * (n % 5)])} for n in range(40)
+    ]
+    texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = f"merge_method: slerp\nbase_model: {stacks[0]}\nparameters: {{t: 0}}\n"
+    text += f"models: [{{model: {stacks[1]}}}]"
+    done = merge(written(tmp_path, text), tmp_path / "out", audit=texts)
+    same = next(one for one in done.audit if one.model == str(stacks[0]))
+    other = next(one for one in done.audit if one.model == str(stacks[1]))
+    assert same.drift.dense.cosine.worst < 1e-12
+    assert same.rankings["dense"].overlap_worst == 1
+    one, two = (
+        tercet.load(folder, precision="float32", device="cpu")
+        .encode_document([line["text"] for line in lines])
+        .dense
+        for folder in (done.folder, stacks[1])
+    )
+    assert other.drift.dense.cosine.mean == pytest.approx(
+        1 - float((one.double() * two).sum(1).mean()), rel=1e-4
+    )
+    assert other.documents == other.queries == 40
+    report = json.loads((done.folder / "merge_report.json").read_text())
+    assert [entry["model"] for entry in report["audit"]] == [one.model for one in done.audit]
+    assert "of the best 10 for 40 queries 100% are the same" in (done.folder / "README.md").read_text()
+
+
+def test_an_audit_that_cannot_be_is_refused_before_the_merge(stacks, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n")
+    rerankers = [tiny_reranker.write_reranker(tmp_path / name, seed=i) for i, name in enumerate("rs")]
+    with pytest.raises(InputError, match="is a reranker, which gives scores and no vectors"):
+        merge(linear(tmp_path, *rerankers), tmp_path / "out", audit=texts)
+    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
+        merge(linear(tmp_path, *stacks), tmp_path / "out", audit=tmp_path / "nowhere.jsonl")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_disk_too_small_is_said_before_anything_is_written(stacks, tmp_path, monkeypatch):
     path = linear(tmp_path, *stacks)
     monkeypatch.setattr(merge_plan.shutil, "disk_usage", lambda place: SimpleNamespace(free=70_000))

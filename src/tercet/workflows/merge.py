@@ -17,12 +17,14 @@ from tercet.checkpoint.paths import read_json_object
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.writer import copy_settings, write_aside
 from tercet.errors import OutputError
+from tercet.evaluation.auditing.texts import AuditTexts, open_texts
 from tercet.merging.executor import run_merge
 from tercet.merging.folder import ENCODER, ModelFolder, open_folder
 from tercet.merging.planning import MergePlan
 from tercet.merging.recipe import MergeRecipe
 from tercet.merging.report import MergeReport
 from tercet.signatures import refuse_unknown_keywords
+from tercet.workflows.merge_audit import ParentAudit, audit_merge, check_auditable
 from tercet.workflows.merge_card import merge_card
 from tercet.workflows.merge_plan import Fetch, check_space, plan_recipe, plan_recipes, recipes_of
 from tercet.workflows.merge_tokenizer import write_tokenizer
@@ -45,11 +47,13 @@ class Merged:
         folder: the result.
         report: what rounding cost, tensor by tensor, and notes.
         tried: what the result was found to do, or that it was not tried.
+        audit: the result against each model that it was made of, where that was asked for.
     """
 
     folder: Path
     report: MergeReport
     tried: str
+    audit: tuple[ParentAudit, ...] = ()
 
 
 @refuse_unknown_keywords
@@ -60,6 +64,7 @@ def merge(
     overwrite: bool = False,
     allow_overflow: bool = False,
     try_out: bool = True,
+    audit: str | Path | None = None,
     token: str | None = None,
     local_files_only: bool = False,
     cache_folder: str | Path | None = None,
@@ -75,6 +80,8 @@ def merge(
         overwrite: replace what `out` holds, all of it.
         allow_overflow: write the largest number of the format for results beyond it, and count them.
         try_out: load the result and give it ten texts before it is kept.
+        audit: texts on which vectors and rankings of the result are compared with those of its parents: a
+            .jsonl or .txt file, or a collection's folder, as `tercet.audit` takes them.
         token, local_files_only, cache_folder, confirm: for models of the hub, as in `tercet.load`.
         max_shard_bytes: most bytes of tensors in one file.
         progress: told the bytes that are written, and how many there will be.
@@ -91,10 +98,14 @@ def merge(
     fetch = Fetch(token, local_files_only, cache_folder, confirm)
     plans, _ = plan_recipes(recipes, fetch)
     check_space(plans, out)
+    texts = None
+    if audit is not None:
+        texts = open_texts(audit)
+        check_auditable(plans[-1])
     if any(one.examples is not None for one in recipes):
         recipes = tuple(solve_weights(one, fetch, recipes) for one in recipes)
         plans, _ = plan_recipes(recipes, fetch)
-    options = _Options(out, allow_overflow, try_out, max_shard_bytes, progress)
+    options = _Options(out, allow_overflow, try_out, texts, max_shard_bytes, progress)
     made: dict[str, ModelFolder] = {}
     with write_aside(out, overwrite=overwrite) as aside:
         if len(recipes) == 1:
@@ -103,7 +114,7 @@ def merge(
             for number, part in enumerate(recipes[:-1]):
                 folder = Path(parts) / f"{number}"
                 folder.mkdir()
-                _written(plan_recipe(part, fetch, made), folder, replace(options, try_out=False))
+                _written(plan_recipe(part, fetch, made), folder, replace(options, try_out=False, texts=None))
                 made[str(part.name)] = open_folder(Source(folder, str(part.name), None))
             return _written(plan_recipe(recipes[-1], fetch, made), aside, options)
 
@@ -113,6 +124,7 @@ class _Options:
     out: Path
     allow_overflow: bool
     try_out: bool
+    texts: AuditTexts | None
     max_shard_bytes: int
     progress: Progress
 
@@ -156,6 +168,8 @@ def _written(plan: MergePlan, folder: Path, options: _Options) -> Merged:
     tried = "Not tried."
     if options.try_out:
         tried = try_model(folder, plan.donor.encoder_path, named=str(options.out))
+    parents = {str(name): model for name, model in plan.models.items()}
+    audit = audit_merge(folder, parents, options.texts) if options.texts is not None else []
     hashes = {
         str(name): {"revision": model.revision, "sha256": hash_weights(model.folder, model.files)}
         for name, model in plan.models.items()
@@ -171,12 +185,13 @@ def _written(plan: MergePlan, folder: Path, options: _Options) -> Merged:
         "seed": recipe.seed,
         "tried": tried,
         **report.to_json(),
+        **({"audit": [one.to_json() for one in audit]} if audit else {}),
     }
     (folder / _REPORT).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(
-        merge_card(plan, report, hashes, tried, options.out.name), encoding="utf-8"
+        merge_card(plan, report, hashes, tried, options.out.name, audit), encoding="utf-8"
     )
-    return Merged(options.out, report, tried)
+    return Merged(options.out, report, tried, tuple(audit))
 
 
 def _write_config(plan: MergePlan, folder: Path) -> None:

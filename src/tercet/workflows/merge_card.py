@@ -4,11 +4,12 @@ from __future__ import annotations
 
 __all__ = ["merge_card"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tercet.merging.methods import METHODS
 from tercet.merging.planning import MergePlan
 from tercet.merging.report import MergeReport
+from tercet.workflows.merge_audit import ParentAudit
 
 _WORST = 5
 
@@ -19,6 +20,7 @@ def merge_card(
     hashes: Mapping[str, Mapping[str, str | None]],
     tried: str,
     title: str,
+    audit: Sequence[ParentAudit] = (),
 ) -> str:
     """The text of README.md; the same for the same merge.
 
@@ -27,6 +29,7 @@ def merge_card(
         hashes: model -> its hub revision and the sha256 of its weights.
         tried: what the result was found to do.
         title: the name of the folder.
+        audit: the result against its parents.
     """
     recipe, total = plan.recipe, report.total
     on_hub = [str(name) for name, model in plan.models.items() if model.revision is not None]
@@ -69,6 +72,9 @@ def merge_card(
         ),
         f"{tried} All tensors are in `merge_report.json`.",
         "",
+        *(["## Beside its parents", ""] if audit else []),
+        *(f"- {sentence}" for one in audit for sentence in one.sentences()),
+        *([""] if audit else []),
         "## Recipe",
         "",
         "```yaml",

@@ -42,6 +42,12 @@ def merge(
     no_try: Annotated[
         bool, typer.Option("--no-try", help="Do not load the result and give it ten texts.")
     ] = False,
+    audit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXTS", help="Compare vectors and rankings with the parents', on a .jsonl or .txt file."
+        ),
+    ] = None,
     shard_size: Annotated[float, typer.Option(metavar="GB", min=0.000001, help="Most of one file.")] = 5.0,
     token: shared.Token = None,
     offline: shared.Offline = False,
@@ -54,7 +60,7 @@ def merge(
     written and was tried; it has a report of what rounding cost, and a card.
 
     Example:
-    tercet merge merge.yml averaged
+    tercet merge merge.yml averaged --audit texts.jsonl
     tercet merge check merge.yml --json
     """
     from tercet.cli.progress import Progress
@@ -89,6 +95,7 @@ def merge(
             overwrite=overwrite,
             allow_overflow=allow_overflow,
             try_out=not no_try,
+            audit=audit,
             token=token,
             local_files_only=offline,
             max_shard_bytes=int(shard_size * 1e9),
@@ -97,6 +104,8 @@ def merge(
         )
     if as_json:
         found = {"folder": str(merged.folder), "tried": merged.tried, **merged.report.total.to_json()}
+        if merged.audit:
+            found["audit"] = [one.to_json() for one in merged.audit]
         print(json.dumps({**found, "notes": list(merged.report.notes)}, indent=2, ensure_ascii=False))
     print(_done_page(merged, Path(arguments[1])), file=sys.stderr)
 
@@ -132,4 +141,5 @@ def _done_page(merged: Merged, out: Path) -> str:
     if total.on_threshold:
         lines.append(f"{total.on_threshold:,} entries exactly on a threshold, of which the first were kept.")
     lines += [f"- {note}" for note in merged.report.notes]
+    lines += [sentence for one in merged.audit for sentence in one.sentences()]
     return "\n".join([*lines, merged.tried])
