@@ -1,16 +1,20 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch.multiprocessing import spawn
 
 import tercet
 import tiny
 from tercet.cli.main import main
-from tercet.errors import InputError, OutputError
+from tercet.errors import InputError, NonFiniteError, OutputError
+from tercet.training.states import read_state
 from tercet.training.trainer import Trained, train
+from two_trainers import train_in_two
 
 SUBJECTS = ("cat", "dog", "bird", "fish", "sun", "moon", "star", "water", "fire", "river", "film", "song")
 WORDS = ("red", "green", "blue", "long", "short", "one", "two", "three", "open", "close", "read", "write")
@@ -199,6 +203,81 @@ def test_what_does_not_fit_together_is_said_before_the_first_step(
     assert said in str(caught.value)
     assert not Path("out").exists()
     assert not Path("out.run").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_killed_run_leaves_no_step_twice_and_goes_on_from_its_newest_state(base: Path) -> None:
+    class Killed(BaseException):
+        """What nothing in the library catches, as if the process were gone."""
+
+    def kill(step: int, steps: int, scalars: Any) -> None:
+        if step == 7:
+            with Path("out.run/scalars.jsonl").open("a") as file:
+                file.write('{"step": 8, "lo')
+            raise Killed
+
+    whole = train(recipe(base, "whole"), device="cpu")
+    asked = recipe(base, checkpoints={"every": 3})
+    with pytest.raises(Killed):
+        train(asked, device="cpu", progress=kill)
+    assert train(asked, device="cpu", resume=True).loss == pytest.approx(whole.loss, rel=1e-5)
+    assert [line["step"] for line in scalars()] == list(range(1, 13))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_does_not_go_on_with_other_data(base: Path) -> None:
+    asked = recipe(base, checkpoints={"every": 3}, steps=3)
+    train(asked, device="cpu")
+    shutil.rmtree("out")  # as a run that was killed before its end
+    path = Path("data.jsonl")
+    path.write_text(path.read_text().replace("the cat", "the dot"))
+    with pytest.raises(InputError, match=r"data\.jsonl is not what it was when out\.run/step-00000003"):
+        train(asked, device="cpu", resume=True)
+
+
+@pytest.mark.usefixtures("here")
+def test_epochs_end_where_their_batches_do_and_are_measured_there(base: Path) -> None:
+    asked = recipe(base, validation={"collection": "collection", "head": "dense"}, batch={"texts": 5})
+    del asked["steps"]
+    done = train({**asked, "epochs": 2}, device="cpu")
+    assert done.steps == 6  # of 12 examples: 5, 5 and 2
+    lines = [json.loads(line) for line in Path("out.run/scalars.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" not in line] == [3, 6]
+    assert [line["epoch"] for line in lines if "loss" in line] == [0, 0, 0, 1, 1, 1]
+    by_tokens = {"tokens": 40, "texts": 4, "by_length": False}
+    done = train({**asked, "output": {"folder": "other"}, "epochs": 3, "batch": by_tokens}, device="cpu")
+    assert [line["step"] for line in scalars("other")] == list(range(1, done.steps + 1))
+    assert [line["epoch"] for line in scalars("other")][-1] == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_a_loss_that_is_not_finite_ends_the_run_and_its_weights_are_kept(base: Path) -> None:
+    asked = recipe(base, losses=[{"name": "info_nce", "head": "dense", "options": {"temperature": 1e-39}}])
+    with pytest.raises(NonFiniteError, match=r"After step 0: The loss is .* is in out\.run"):
+        train(asked, device="cpu")
+    state = read_state(Path("out.run/step-00000000"))
+    assert all(bool(values.isfinite().all()) for values in state["model"].values())
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_two_processes_reach_the_weights_of_one_with_the_whole_batch(base: Path) -> None:
+    path = Path("data.jsonl")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
+    asked = recipe(base, "one", steps=3, dropout=0.0, batch={"texts": 6, "forward_tokens": 24})
+    asked["validation"] = {"collection": "collection", "head": "dense", "patience": 9, "every": 3}
+    del asked["steps"]
+    asked["epochs"] = 3
+    one = train(asked, device="cpu")
+    batch = {"texts": 3, "forward_tokens": 24, "negatives_across_devices": True}
+    with pytest.raises(InputError, match="there is one process"):
+        train({**asked, "output": {"folder": "two"}, "batch": batch}, device="cpu")
+    spawn(train_in_two, ({**asked, "output": {"folder": "two"}, "batch": batch},), nprocs=2)
+    torch.testing.assert_close(vectors(Path("two")), vectors(Path("one")), rtol=0, atol=1e-5)
+    for mine, theirs in zip(scalars("two"), scalars("one"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["tokens"] == theirs["tokens"]
+    assert one.steps == 3
 
 
 @pytest.mark.usefixtures("here")

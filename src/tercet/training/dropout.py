@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["add_dropout"]
+__all__ = ["Dropping", "add_dropout"]
 
 from functools import partial
 
@@ -29,12 +29,12 @@ def add_dropout(encoder: nn.Module, hidden: float, attention: float) -> None:
             continue
         if hidden:
             for linear in (layer.attention_out, layer.feed_forward.down):
-                linear.product = _Dropping(encoder, hidden)
+                linear.product = Dropping(encoder, hidden)
         if attention and type(layer).attend is BertLayer.attend:
             setattr(layer, "attend", partial(_attend, layer, attention))  # noqa: B010 - a method of one layer
 
 
-class _Dropping:
+class Dropping:
     """torch's product, some numbers of which are dropped before the residual is added."""
 
     def __init__(self, encoder: nn.Module, part: float) -> None:
@@ -49,6 +49,7 @@ class _Dropping:
         activation: Activation | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
+        """(tokens, in) -> (tokens, out)."""
         out = torch_product(x, weight, bias, activation)
         out = functional.dropout(out, self.part, self.encoder.training)
         return out if residual is None else out + residual

@@ -31,8 +31,9 @@ from tercet.modules.sparse_linear import SparseLinear
 from tercet.precision.dtype import DType
 from tercet.text.tokenizer import Tokenizer
 from tercet.training.dropout import add_dropout
+from tercet.training.lora import Adapter, add_adapters
 from tercet.training.outputs import Outputs
-from tercet.training.recipe import HeadRecipe
+from tercet.training.recipe import HeadRecipe, LoraRecipe
 from tercet.training.sparse_scores import pool_tokens
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Trainable(nn.Module):
         dropout: float | None,
         checkpointing: bool,
         freeze_body: bool,
+        lora: LoraRecipe | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint
@@ -86,6 +88,8 @@ class Trainable(nn.Module):
             )
             self._embedding_dropout = hidden
             add_dropout(self.encoder, hidden, attention)
+        if lora is not None:
+            add_adapters(self.encoder, lora, seed)
         self.heads = Heads.open(checkpoint, DType.FLOAT32, self.tokenizer.special_ids)
         self._add_heads(heads, seed)
         _own_weights(self.heads)
@@ -102,15 +106,16 @@ class Trainable(nn.Module):
             if head is not None:
                 head.requires_grad_(output in self.outputs)
 
-    def forward(self, batch: Batch) -> Outputs:
-        """The outputs of packed texts; float32, also while the encoder computes in a narrower format."""
+    def forward(self, batch: Batch, outputs: tuple[str, ...] | None = None) -> Outputs:
+        """The outputs of packed texts, or some of them; float32, also where the encoder's are narrower."""
+        wanted = self.outputs if outputs is None else outputs
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freezes):
             hidden = self._hidden(batch)
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
-            dense = self._dense(hidden, batch) if "dense" in self.outputs else None
+            dense = self._dense(hidden, batch) if "dense" in wanted else None
             sparse = multivector = None
-            if "sparse" in self.outputs:
+            if "sparse" in wanted:
                 head = cast(SparseLinear, self.heads.sparse)
                 weights = functional.linear(hidden, head.matrix, head.bias)[:, 0].relu()
                 sparse = pool_tokens(
@@ -120,7 +125,7 @@ class Trainable(nn.Module):
                     vocabulary=self.heads.vocabulary,
                     special_ids=cast(Tensor, self.heads.special_ids),
                 )
-            if "multivector" in self.outputs:
+            if "multivector" in wanted:
                 late = cast(ColbertLinear, self.heads.multivector)
                 found = late(hidden, batch, normalize=False)
                 multivector = MultiVectors(functional.normalize(found.vectors, dim=1), found.offsets)
@@ -130,7 +135,12 @@ class Trainable(nn.Module):
         """Tensors of the checkpoint that may have been trained, but for heads in files of their own."""
         names = cast(Encoder, self.encoder).names()
         for name, target in names.items():
-            yield self.checkpoint.tensors[name], self.encoder.get_parameter(target.parameter)
+            values: Tensor = self.encoder.get_parameter(target.parameter)
+            owner, _, kind = target.parameter.rpartition(".")
+            adapter = getattr(self.encoder.get_submodule(owner), "product", None)
+            if kind == "weight" and isinstance(adapter, Adapter):
+                values = adapter.added_to(values.detach())
+            yield self.checkpoint.tensors[name], values
         for spec, name, parameter in self._trained_modules():
             yield spec.tensors[name], parameter
 
@@ -219,6 +229,7 @@ def open_trainable(
     dropout: float | None = None,
     gradient_checkpointing: bool = False,
     freeze_body: bool = False,
+    lora: LoraRecipe | None = None,
 ) -> Trainable:
     """A model to train, on the CPU, in training mode.
 
@@ -232,6 +243,7 @@ def open_trainable(
         dropout: everywhere; None for what config.json says.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only what stands behind the encoder learns.
+        lora: adapters learn in place of the encoder's weights.
 
     Raises:
         CheckpointError: damaged, or of a kind that cannot be trained here.
@@ -255,6 +267,7 @@ def open_trainable(
         dropout=dropout,
         checkpointing=gradient_checkpointing,
         freeze_body=freeze_body,
+        lora=lora,
     )
     checkpoint.close()
     return made.train()

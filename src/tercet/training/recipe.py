@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointRecipe",
     "DataRecipe",
     "HeadRecipe",
+    "LoraRecipe",
     "LossRecipe",
     "OptimizerRecipe",
     "OutputRecipe",
@@ -121,6 +122,28 @@ class HeadRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecipe:
+    """Adapters in place of the encoder's own weights (LoRA).
+
+    Attributes:
+        rank: of each adapter.
+        alpha: an adapter's part is multiplied by alpha / rank.
+        dropout: of what enters an adapter.
+        layers: which linear layers get one.
+        folder: where the adapters go alone, too, in the format of peft; null for nowhere.
+    """
+
+    rank: int = limits(16, least=1, most=4096)
+    alpha: float = limits(32.0, above=0.0)
+    dropout: float = limits(0.0, least=0.0, most=0.99)
+    layers: Literal["all", "attention", "feed_forward"] = "all"
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRecipe:
     """What one step takes.
 
@@ -204,7 +227,7 @@ class CheckpointRecipe:
         keep: of the newest.
     """
 
-    every: int | None = limits(None, least=1)
+    every: int | None = limits(500, least=1)
     keep: int = limits(2, least=1)
 
     def __post_init__(self) -> None:
@@ -229,6 +252,7 @@ class TrainRecipe:
         dropout: in place of the configuration's, for all places; null for the configuration's.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only heads are trained.
+        lora: adapters are trained in place of the encoder's own weights, beside heads; null for none.
     """
 
     model: str
@@ -249,6 +273,7 @@ class TrainRecipe:
     dropout: float | None = limits(None, least=0.0, most=0.99)
     gradient_checkpointing: bool = False
     freeze_body: bool = False
+    lora: LoraRecipe | None = None
     validation: ValidationRecipe | None = None
     checkpoints: CheckpointRecipe = field(default_factory=CheckpointRecipe)
 
@@ -258,6 +283,8 @@ class TrainRecipe:
             raise InputError("data is empty; name at least one file.")
         if not self.losses:
             raise InputError("losses is empty; name at least one.")
+        if self.lora is not None and self.freeze_body:
+            raise InputError("freeze_body and lora: adapters learn in the body. Leave one of them out.")
         if (self.epochs is None) == (self.steps is None):
             raise InputError("epochs and steps: give exactly one of them.")
         if self.batch.texts is None and self.batch.tokens is None:
