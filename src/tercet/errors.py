@@ -3,6 +3,7 @@
     TercetError
     ├── InputError            a text, option or file that the caller gave (also a ValueError)
     │   └── UnknownNameError  a name that is not there; the message gives the nearest (also a TypeError)
+    ├── AbsentError           what a drop-in class of tercet.compat does not have (also an AttributeError)
     ├── CheckpointError       what is on disk is missing, damaged, or does not fit together
     │   └── SourceError       a model folder or hub id could not be found or fetched
     ├── PrecisionError        a dtype or plan that cannot be honoured, with the reason and the mend
@@ -15,6 +16,7 @@ exits with 2.
 """
 
 __all__ = [
+    "AbsentError",
     "CheckpointError",
     "InputError",
     "MissingExtraError",
@@ -41,6 +43,10 @@ class InputError(TercetError, ValueError):
 
 class UnknownNameError(InputError, TypeError):
     """A name that is not there."""
+
+
+class AbsentError(TercetError, AttributeError):
+    """An attribute of another library's class that its drop-in class does not have."""
 
 
 class CheckpointError(TercetError):

@@ -38,6 +38,7 @@ from recorder import (  # noqa: E402
     record_flag_calls,
     record_late,
     record_losses,
+    record_members,
     record_merging,
     record_rerankers,
     record_score_stacks,
@@ -103,6 +104,7 @@ def main() -> None:
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
         tri_vector = record_tri_vector.compose(folder / "tri_vector")
         _save(out / "tri_vector.npz", record_tri_vector.tri_vectors(tri_vector))
+    record_members.record(out)
     _save(out / "losses.npz", record_losses.record())
     _save(out / "merging.npz", record_merging.record())
     _save(out / "minilm.npz", _minilm(texts))

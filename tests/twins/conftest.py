@@ -17,6 +17,12 @@ RECORDED = Path(os.environ.get("TERCET_TWINS") or Path(__file__).parent.parent /
 
 
 @pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of what the peers gave."""
+    return RECORDED
+
+
+@pytest.fixture(scope="session")
 def recorded() -> Callable[[str], Mapping[str, Any]]:
     """Name of a peer -> its arrays, after it was checked that both sides mean the same checkpoints."""
     versions = json.loads((RECORDED / "versions.json").read_text(encoding="utf-8"))

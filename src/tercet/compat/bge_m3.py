@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tercet.compat.absent import NoProcesses
 from tercet.compat.flag_options import (
     Devices,
     check_format,
@@ -43,7 +44,7 @@ _ALL = ("dense", "sparse", "multivector")
 _SCORES = ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
 
 
-class BGEM3FlagModel:
+class BGEM3FlagModel(NoProcesses):
     """BGE-M3 under FlagEmbedding 1.4's names; what differs is in docs/migration.md.
 
     Attributes:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tercet.compat.absent import NoProcesses
 from tercet.compat.flag_options import (
     Devices,
     check_format,
@@ -26,7 +27,7 @@ from tercet.signatures import refuse_unknown_keywords
 from tercet.text.tokenizer import Tokenizer
 
 
-class FlagModel:
+class FlagModel(NoProcesses):
     """An encoder under FlagEmbedding 1.4's names; what differs is in docs/migration.md.
 
     Attributes:

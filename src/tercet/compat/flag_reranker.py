@@ -6,6 +6,7 @@ __all__ = ["FlagReranker"]
 
 from collections.abc import Sequence
 
+from tercet.compat.absent import NoProcesses
 from tercet.compat.flag_options import (
     Devices,
     check_format,
@@ -23,7 +24,7 @@ from tercet.signatures import refuse_unknown_keywords
 from tercet.text.tokenizer import Tokenizer
 
 
-class FlagReranker:
+class FlagReranker(NoProcesses):
     """A cross-encoder under FlagEmbedding 1.4's names; what differs is in docs/migration.md.
 
     Attributes:

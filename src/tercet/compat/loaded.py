@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 
 import torch
 
+from tercet.compat.absent import Absences
 from tercet.compat.sentence_options import Device
 from tercet.embedder import Embedder
 from tercet.embedder.options import limited, positive_integer
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", Embedder, Reranker)
 
 
-class Loaded(Generic[M]):
+class Loaded(Absences, Generic[M]):
     """A model that can be loaded again, elsewhere or in another precision.
 
     Attributes:
