@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit compat slow twins wheels bench bench-short stacks clean
+.PHONY: demo test lint types layers unit compat slow twins wheels bench bench-short stacks merges clean
 
 KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
 
@@ -62,5 +62,9 @@ bench-short: $(READY)
 stacks: $(READY)
 	$(BIN)/python benchmarks/stacks.py $(STACKS)
 
+# Three models of XLM-RoBERTa-large's size and their base merged, beside mergekit in an environment of its own.
+merges: $(READY)
+	$(BIN)/python benchmarks/merge.py $(MERGES)
+
 clean:
-	rm -rf $(VENV) .venv-twins .venv-wheels .venv-bench-peers .venv-bench-runtimes build dist
+	rm -rf $(VENV) .venv-twins .venv-wheels .venv-bench-peers .venv-bench-runtimes .venv-bench-mergekit build dist

@@ -13,17 +13,18 @@ REQUIREMENTS = Path(__file__).resolve().parent / "requirements"
 FILES = {PEERS: REQUIREMENTS / "peers.txt", RUNTIMES: REQUIREMENTS / "runtimes.txt"}
 
 
-def prepare(name: str) -> None:
-    """Make an environment, unless it is there with these requirements."""
-    folder, wanted = ROOT / name, FILES[name].read_text(encoding="utf-8")
+def prepare(name: str, requirements: Path | None = None) -> None:
+    """Make an environment, unless it is there with these requirements, by default those in FILES."""
+    path = requirements or FILES[name]
+    folder, wanted = ROOT / name, path.read_text(encoding="utf-8")
     stamp = folder / ".ready"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
-    print(f"installing {FILES[name].name} into {name} ...", file=sys.stderr)
+    print(f"installing {path.name} into {name} ...", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-r", str(FILES[name])], check=True)
+    subprocess.run([*pip, "-r", str(path)], check=True)
     stamp.write_text(wanted, encoding="utf-8")
 
 
