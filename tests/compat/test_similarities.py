@@ -79,6 +79,10 @@ def test_one_vector_is_paired_with_all():
         (np.ones((1, 2)), np.ones((1, 3)), "2 and 3 dimensions"),
         (np.ones((1, 2, 2)), np.ones((1, 2)), r"not \(1, 2, 2\)"),
         (torch.ones(2, 2).to_sparse(), np.ones((1, 2)), "dense and real"),
+        (np.ones((1, 2)), "a text", r"no numbers \(str\)\. Pass what encode"),
+        (np.ones((1, 2)), ["a text"], r"no numbers \(list\)"),
+        (np.ones((1, 2)), None, r"no numbers \(NoneType\)"),
+        (np.array(["a", "b"]), np.ones((1, 2)), r"no numbers \(ndarray\)"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_that_says_why(first, second, message):

@@ -40,19 +40,15 @@ def similarity_name(value: object) -> str | None:
 
 def _rows(vectors: Vectors) -> Tensor:
     """(vectors, dim) in float32, or in float64 where it comes in; one vector is a matrix of one."""
-    if isinstance(vectors, Tensor):
-        found = vectors
-    elif isinstance(vectors, np.ndarray):
-        found = torch.as_tensor(vectors)
-    else:
-        parts = [torch.as_tensor(part) for part in vectors]
-        if not parts:
+    found = _tensors(vectors)
+    if isinstance(found, list):
+        if not found:
             raise InputError("There are no embeddings to compare: the list is empty.")
-        if len({part.shape for part in parts}) > 1:
+        if len({part.shape for part in found}) > 1:
             raise InputError(
                 "Embeddings of different widths cannot be compared: encode all with one truncate_dim."
             )
-        found = torch.stack(parts)
+        found = torch.stack(found)
     if found.ndim == 1:
         found = found[None]
     if found.ndim != 2 or found.is_sparse or found.is_complex():
@@ -60,6 +56,17 @@ def _rows(vectors: Vectors) -> Tensor:
             f"Embeddings to compare must be (texts, dim) or (dim,), dense and real, not {tuple(found.shape)}."
         )
     return found.to(wide(found))
+
+
+def _tensors(vectors: Vectors) -> Tensor | list[Tensor]:
+    try:
+        if isinstance(vectors, (Tensor, np.ndarray)):
+            return torch.as_tensor(vectors)
+        return [torch.as_tensor(part) for part in vectors]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Embeddings to compare are no numbers ({type(vectors).__name__}). Pass what encode() gave."
+        ) from error
 
 
 def _both(first: Vectors, second: Vectors) -> tuple[Tensor, Tensor]:
