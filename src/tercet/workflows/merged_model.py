@@ -91,7 +91,8 @@ def _embed(folder: Path, named: str) -> str:
             raise _bad(named, f"{name} vectors are not finite")
     units = [] if late is None else [late]
     if made.dense is not None and any(module.kind == "normalize" for module in model.checkpoint.modules):
-        units.append(made.dense)
+        # a table of static embeddings has nothing to say of a text without a token
+        units.append(made.dense[made.num_tokens > 0])
     for values in units:
         lengths = values.double().norm(dim=-1)
         if len(lengths) and float((lengths - 1).abs().max()) > _UNIT:
