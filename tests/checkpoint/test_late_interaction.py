@@ -132,6 +132,7 @@ def test_a_marker_that_is_no_token_stands_before_the_text(tmp_path):
         ("colbert", "artifact.metadata", {"doc_maxlen": "long"}, "'doc_maxlen' is 'long'"),
         (POOLED, POOLING, {"pool_factor": 0.5}, "'pool_factor' is 0.5"),
         (POOLED, POOLING, {"pool_factor": float("nan")}, "'pool_factor' is nan"),
+        (POOLED, POOLING, {"pool_factor": 10**400}, "'pool_factor' is 1000"),
         (POOLED, POOLING, {"num_protected_tokens": -1}, "'num_protected_tokens' is -1"),
         (POOLED, POOLING, {"normalize_embeddings": 1}, "'normalize_embeddings' is 1"),
         (POOLED, POOLING, {"tasks": [1]}, "'tasks' is"),

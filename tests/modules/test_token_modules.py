@@ -201,6 +201,8 @@ def test_words_beyond_the_list_have_the_weight_of_unknown_ones(tmp_path):
         (lstm(6), "lstm_config.json", {"hidden_dim": None}, "'hidden_dim' is None"),
         (word_weights(), "config.json", {"vocab": []}, "'vocab' is no list of words"),
         (word_weights(), "config.json", {"word_weights": {"a": "much"}}, "must be finite numbers"),
+        (word_weights(), "config.json", {"word_weights": {"a": 10**400}}, "must be finite numbers"),
+        (word_weights(), "config.json", {"unknown_word_weight": 1e300}, "must be finite numbers"),
         (word_weights(), "config.json", {"lower": True}, "'lower' is not known"),
         (
             layer_pooling(3, 1),

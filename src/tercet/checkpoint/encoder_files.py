@@ -134,9 +134,7 @@ def _architecture(path: Path, config: Mapping[str, Any]) -> str:
     found = config.get("model_type")
     classes = config.get("architectures")
     if classes is not None and not isinstance(classes, list):
-        raise CheckpointError(
-            f"{path}: 'architectures' is {classes!r}, expected a list. Correct it."
-        )
+        raise CheckpointError(f"{path}: 'architectures' is {classes!r}, expected a list. Correct it.")
     first = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
     if found is None:
         found = next((name for start, name in _BY_CLASS if first.startswith(start)), None)

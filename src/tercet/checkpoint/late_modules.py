@@ -12,13 +12,13 @@ __all__ = [
     "multi_vector_mask",
 ]
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, nothing_left
+from tercet.checkpoint.paths import finite
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError
 
@@ -73,7 +73,7 @@ def hierarchical_token_pooling(folder: Path, relative: str, remote: Remote | Non
     tasks = ["document"] if tasks is None else [tasks] if isinstance(tasks, str) else tasks
     known = {"pool_factor", "num_protected_tokens", "normalize_embeddings", "tasks"}
     nothing_left(path, config, known)
-    if type(factor) not in (int, float) or not math.isfinite(factor) or factor < 1:
+    if (rate := finite(factor)) is None or rate < 1:
         raise CheckpointError(f"{path}: 'pool_factor' is {factor!r}, expected a number from 1 on.")
     if type(protected) is not int or protected < 0:
         raise CheckpointError(
@@ -84,7 +84,7 @@ def hierarchical_token_pooling(folder: Path, relative: str, remote: Remote | Non
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise CheckpointError(f"{path}: 'tasks' is {tasks!r}, expected a list of words. Correct the file.")
     settings = {
-        "pool_factor": float(factor),
+        "pool_factor": rate,
         "protected": protected,
         "normalize": normalize,
         "tasks": tuple(tasks),

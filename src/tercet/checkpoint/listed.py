@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["ListedWeights", "listed_weights", "read_listed"]
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tercet.checkpoint.header import TensorInfo
-from tercet.checkpoint.paths import read_json_object
+from tercet.checkpoint.paths import finite, read_json_object
 from tercet.errors import CheckpointError
 
 
@@ -54,13 +53,13 @@ def read_listed(info: ListedWeights) -> Tensor:
 
 
 def _numbers(file: Path) -> dict[str, float]:
-    found = read_json_object(file)
-    for token, number in found.items():
-        # A bool is an int to Python, and infinity a number to its JSON.
-        if type(number) not in (int, float) or not isfinite(number):
+    found: dict[str, float] = {}
+    for token, given in read_json_object(file).items():
+        if (number := finite(given)) is None:
             raise CheckpointError(
-                f"{file}: the weight of {token!r} is {number!r}, expected a number. Fetch or save it again."
+                f"{file}: the weight of {token!r} is {given!r}, expected a number. Fetch or save it again."
             )
+        found[token] = number
     return found
 
 
@@ -70,11 +69,14 @@ def _ids(file: Path) -> dict[str, int]:
     model = found.get("model")
     listed: Any = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(listed, list):  # SentencePiece's unigrams: pairs of token and score, by id
-        listed = {pair[0]: number for number, pair in enumerate(listed) if isinstance(pair, list) and pair}
+        pairs = ((number, pair) for number, pair in enumerate(listed) if isinstance(pair, list) and pair)
+        listed = {str(pair[0]): number for number, pair in pairs}
     added = found.get("added_tokens") or []
     ids = dict(listed) if isinstance(listed, dict) else {}
     if isinstance(added, list):
-        ids |= {one["content"]: one["id"] for one in added if isinstance(one, dict) and "content" in one}
+        ids |= {
+            str(one["content"]): one.get("id") for one in added if isinstance(one, dict) and "content" in one
+        }
     if not ids or not all(type(number) is int and 0 <= number < len(ids) for number in ids.values()):
         raise CheckpointError(
             f"{file}: its vocabulary is not a list of tokens with ids from 0 on. Fetch the file again."

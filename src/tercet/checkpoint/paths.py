@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["inside", "plain", "read_json_file", "read_json_object"]
+__all__ = ["finite", "inside", "plain", "read_json_file", "read_json_object"]
 
 import json
 import os
@@ -13,6 +13,7 @@ from tercet.errors import CheckpointError
 
 # tokenizer.json is not read here; the largest configuration seen is an index of shards of some megabytes.
 _MAX_JSON_BYTES = 64 << 20
+_LARGEST = 3.4028234663852886e38  # of float32
 
 
 def inside(folder: Path, relative: str, *, said_by: str) -> Path:
@@ -45,6 +46,14 @@ def inside(folder: Path, relative: str, *, said_by: str) -> Path:
             f"{path} is a link to {real}, outside the model's folder. Replace the link by a copy of the file."
         )
     return path
+
+
+def finite(value: object) -> float | None:
+    """A number of JSON as one that float32 can hold; None of anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    # Compared as it is: to a float, a whole number of hundreds of digits cannot be made. Nor is a NaN below.
+    return float(value) if -_LARGEST <= value <= _LARGEST else None
 
 
 def plain(relative: str) -> str:

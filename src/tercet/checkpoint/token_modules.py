@@ -12,7 +12,6 @@ __all__ = [
     "word_weights",
 ]
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.module_files import module_settings, module_weights, nothing_left
+from tercet.checkpoint.paths import finite
 from tercet.checkpoint.weights import Remote
 from tercet.errors import CheckpointError
 
@@ -153,17 +153,13 @@ def word_weights(folder: Path, relative: str, remote: Remote | None) -> ModuleSp
     nothing_left(path, config, {"vocab", "word_weights", "unknown_word_weight"})
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise CheckpointError(f"{path}: 'vocab' is no list of words. Fetch or save the model again.")
-    if not isinstance(weights, dict) or not all(_is_number(value) for value in [*weights.values(), unknown]):
+    if not isinstance(weights, dict) or any(finite(value) is None for value in [*weights.values(), unknown]):
         raise CheckpointError(
             f"{path}: 'word_weights' and 'unknown_word_weight' must be finite numbers, by word and for all "
             "others. Fetch or save the model again."
         )
     found = tuple(float(weights.get(word, weights.get(word.lower(), unknown))) for word in words)
     return ModuleSpec("word_weights", relative, {"weights": found, "unknown": float(unknown)})
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _width(path: Path, config: dict[str, Any], new: str, old: str) -> int:
