@@ -5,10 +5,10 @@
     python benchmarks/merge.py --mergekit /path/to/env   # an environment that has mergekit
 
 Weights are random: the base from a normal distribution of width 0.04, each tuned model the base plus 0.001 of
-another, all in float16. Both read the same files by the same recipe and write float16. mergekit 0.1.5 finds the
-tensors of XLM-RoBERTa by their names; it is told `dtype: float32`, without which it rounds in between. Each run is a
-process of its own: its seconds, and the most memory that it held by the system's account. The error is that of two
-matrices against the same merge in float64.
+another, all in float16. Both read the same files by the same recipe and write float16. mergekit 0.1.5 finds
+the tensors of XLM-RoBERTa by their names; it is told `dtype: float32`, without which it rounds in between.
+Each run is a process of its own: its seconds, and the most memory that it held by the system's account. The
+error is that of two matrices against the same merge in float64.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def _numbers(tensor: int, model: int, count: int) -> Iterator[tuple[int, torch.T
 def measured(command: Sequence[str], out: Path) -> dict[str, float]:
     """Seconds and the most MiB of a command whose OUT is a new folder.
 
-    The page cache is warm for both, since the models were just written or read; files that are mapped count as
-    far as they are held.
+    The page cache is warm for both, since the models were just written or read; files that are mapped count
+    as far as they are held.
     """
     shutil.rmtree(out, ignore_errors=True)
     started = time.perf_counter()
