@@ -74,9 +74,8 @@ def find(
         raise SourceError(f"{folder} is a file. Give the folder of the model that holds it.")
     if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
         raise SourceError(
-            f"There is no folder {folder.absolute() if name.strip() else repr(name)}, and {name!r} is not an id "
-            "on the hub. "
-            "Give an existing folder, or an id such as 'BAAI/bge-m3'."
+            f"There is no folder {folder.absolute() if name.strip() else repr(name)}, and {name!r} is not an "
+            "id on the hub. Give an existing folder, or an id such as 'BAAI/bge-m3'."
         )
     from tercet.checkpoint.hub import fetch
 
