@@ -65,8 +65,12 @@ def test_people_see_the_precision_by_the_name_that_they_asked_for_it_by(
 
 
 def test_people_see_a_table_and_what_it_was_found_under(
-    tiny_bert: Path, collection: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bert: Path,
+    collection: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
     arguments = [
         "evaluate",
         str(tiny_bert),
@@ -79,7 +83,8 @@ def test_people_see_a_table_and_what_it_was_found_under(
     assert main([*arguments, "--remove-query"]) == 0
     out, err = capsys.readouterr()
     header, row = out.splitlines()
-    assert header.split()[:2] == ["ndcg@10", "recall@10"]
+    assert header.split()[:3] == ["ndcg@10", "recall@10", "recall@100"]
+    assert "…" not in header
     name, *figures = row.split()
     assert name == "dense"
     assert all(0 <= float(figure) <= 1 for figure in figures)

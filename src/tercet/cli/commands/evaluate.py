@@ -356,7 +356,8 @@ def _show(report: Report) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="right")
+        # A name that is cut, as in "recall@1…", may stand for several.
+        table.add_column(name, justify="right", min_width=len(name))
     for system in report.systems:
         values = [system.metrics[name] for name in names]
         table.add_row(system.name, *("-" if value is None else f"{value:.4f}" for value in values))
