@@ -196,6 +196,14 @@ class Checkpoint:
             table_bytes=sum(info.num_bytes for info in table),
             word_matrix_bytes=0 if words is None else words.num_bytes,
             word_matrix_tied=tied,
+            features=max(
+                (
+                    int(module.config.get("hidden_dim", 0))
+                    for module in self.parts
+                    if module.kind == "sparse_auto_encoder"
+                ),
+                default=0,
+            ),
         )
 
     @property

@@ -210,7 +210,7 @@ def _write_member(checkpoint: Checkpoint, aside: Path, dtype: DType | None, max_
     }
     # What a JSON file lists was copied with the settings.
     body = [info for info in named.values() if not isinstance(info, ListedWeights)]
-    if checkpoint.architecture != "token-presence":  # of which config.json knows no dtype
+    if checkpoint.config["num_hidden_layers"]:  # of a table, no config.json names the dtype
         _write_settings(checkpoint, aside, dtype)
     if body:
         _write_weights(checkpoint, body, aside / checkpoint.encoder_path, dtype, max_shard_bytes)

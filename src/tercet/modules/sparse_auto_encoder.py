@@ -11,9 +11,8 @@ from torch.nn import functional
 from tercet.checkpoint.layout import ModuleSpec
 from tercet.embeddings import SparseVectors
 from tercet.modules import MODULES, Read, weight
+from tercet.precision.footprint import CSR_ROWS
 
-# Texts whose features are held at a time: of a batch of short texts there would be many.
-_ROWS = 256
 # sentence-transformers' own, added to the standard deviation.
 _EPSILON = 1e-5
 
@@ -46,7 +45,7 @@ class SparseAutoEncoder(nn.Module):
             k: instead of the module's own; more features than there are means all.
         """
         most = min(self.k if k is None else k, self.out_width)
-        parts = [self._top(rows, most) for rows in torch.split(vectors, _ROWS)]
+        parts = [self._top(rows, most) for rows in torch.split(vectors, CSR_ROWS)]
         ids, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         # Not equal to zero, rather than above it: so a NaN is kept, and seen when results are checked.
         kept = values != 0

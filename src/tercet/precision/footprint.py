@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["SPLADE_COLUMNS", "SPLADE_ROWS", "Footprint", "predict_memory", "show_bytes", "weight_bytes"]
+__all__ = [
+    "CSR_ROWS",
+    "SPLADE_COLUMNS",
+    "SPLADE_ROWS",
+    "Footprint",
+    "predict_memory",
+    "show_bytes",
+    "weight_bytes",
+]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +31,7 @@ _BLOCK_ROWS = 256  # of a feed-forward net with packed weights
 _SCALE_BYTES = 8  # a float32 scale of a group of weights, and their sum
 # Of the numbers (tokens, vocabulary) of a masked-language head, so many rows and columns exist at a time.
 SPLADE_ROWS, SPLADE_COLUMNS = 1024, 4096
+CSR_ROWS = 256  # texts whose features a SparseAutoEncoder has all at a time
 _SPLADE_ENTRIES = 8  # that a token leaves in its text's vector, a few at most as a rule
 _SPLADE_ENTRY_BYTES = 64  # while they are put in order
 _GPU_WORKSPACE_BYTES = 96 << 20  # cuBLAS's workspace and the allocator's rounding
@@ -52,6 +61,7 @@ class Footprint:
         table_bytes: of a table without layers, which is used as it is stored.
         word_matrix_bytes: of a masked-language head's matrix, which stays as stored; 0 without such a head.
         word_matrix_tied: whether that is the encoder's table of word embeddings.
+        features: of a SparseAutoEncoder; 0 without one.
         others: of a model whose routes have encoders of their own, those of the others, by their routes.
     """
 
@@ -78,6 +88,7 @@ class Footprint:
     table_bytes: int = 0
     word_matrix_bytes: int = 0
     word_matrix_tied: bool = False
+    features: int = 0
     others: Mapping[str, Footprint] = field(default_factory=dict)
 
     @property
@@ -261,7 +272,9 @@ def _activation_bytes(
         # A block of numbers, the part of the matrix that makes it, and three results of the layer before.
         numbers = rows * columns + columns * hidden + 3 * rows * hidden
         return max(tokens * body + blocks, tokens * head + numbers * precision.heads.bytes)
-    return tokens * max(body, head) + blocks
+    # A text has a token at least.
+    features = min(tokens, CSR_ROWS) * footprint.features * precision.heads.bytes
+    return tokens * max(body, head) + max(blocks, features)
 
 
 def _bias_bytes(footprint: Footprint, precision: Precision, tokens: int) -> int:
