@@ -29,20 +29,13 @@ from tercet.checkpoint.sentence_files import (
 )
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.sparse_modules import SPARSE_MODULES
-from tercet.checkpoint.stack import (
-    End,
-    Stack,
-    check_ends,
-    check_widths,
-    mean_of_rows,
-    parse_pooling,
-    read_stack,
-)
+from tercet.checkpoint.stack import End, Stack, mean_of_rows, parse_pooling, read_stack
 from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
 from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
 from tercet.checkpoint.token_weights import read_token_weights
 from tercet.checkpoint.unknown import code_of_its_own
 from tercet.checkpoint.weights import Remote, Weights, find_weights
+from tercet.checkpoint.widths import check_ends, check_widths
 from tercet.checkpoint.word_files import read_word_embeddings, refuse_places
 from tercet.errors import CheckpointError, InputError
 

@@ -20,9 +20,10 @@ from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.paths import inside, read_json_file, read_json_object
 from tercet.checkpoint.sentence_files import SentenceSettings, read_sentence_settings, text_limit
 from tercet.checkpoint.source import Source
-from tercet.checkpoint.stack import Stack, check_widths, read_stack
+from tercet.checkpoint.stack import Stack, read_stack
 from tercet.checkpoint.token_modules import LAYER_POOLING
-from tercet.checkpoint.weights import find_weights
+from tercet.checkpoint.weights import Weights, find_weights
+from tercet.checkpoint.widths import check_widths
 from tercet.errors import CheckpointError, nearest
 
 # architecture -> (the layer behind the first token, its activation, the layer that makes logits)
@@ -86,7 +87,6 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
 
     weights = find_weights(folder, place, source.remote)
     head, rest = _head(folder, architecture, weights.tensors)
-    tensors, ignored = sort_tensors(rest)
     labels = _labels(where, config, head["out.weight"])
     spec = ModuleSpec(
         "classification",
@@ -98,33 +98,8 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
         },
         head,
     )
-    tokenizer_config = _object(folder, f"{start}tokenizer_config.json")
-    tokenizer_file = inside(folder, f"{start}tokenizer.json", said_by="modules.json")
-    max_length, note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
-    notes = [note] if note else []
-    if ignored:
-        notes.append(f"Not used by a reranker: {', '.join(sorted(ignored))}.")
-    return Checkpoint(
-        folder=folder,
-        name=source.name,
-        layout="reranker",
-        architecture=architecture,
-        config=config,
-        tensors=tensors,
-        modules=(spec,),
-        tokenizer_file=tokenizer_file if tokenizer_file.is_file() else None,
-        tokenizer_config=tokenizer_config,
-        max_length=max_length,
-        lowercase=settings.lowercase,
-        prompts=settings.prompts,
-        default_prompt_name=settings.default_prompt_name,
-        notes=tuple(notes),
-        revision=source.revision,
-        encoder_path=place,
-        file_format=weights.file_format,
-        files=weights.files,
-        ignored=ignored,
-    )
+    of_encoder = replace(weights, tensors=rest)
+    return _described(source, place, architecture, config, settings, of_encoder, (spec,))
 
 
 def is_reranker(source: Source | str | Path) -> bool:
@@ -203,13 +178,29 @@ def _open_stack(source: Source, stack: Stack) -> Checkpoint:
     check_widths(folder, stack, config["hidden_size"])
     settings = read_sentence_settings(folder, place)
     weights = find_weights(folder, place, source.remote)
+    last = stack.modules[-1]
+    ending = {"labels": last.config["out_features"], "activation": _activation(folder, where, config, top)}
+    modules = (*stack.modules[:-1], replace(last, config={**last.config, **ending}))
+    return _described(source, place, architecture, config, settings, weights, modules, stack.notes)
+
+
+def _described(
+    source: Source,
+    place: str,
+    architecture: str,
+    config: Mapping[str, Any],
+    settings: SentenceSettings,
+    weights: Weights,
+    modules: tuple[ModuleSpec, ...],
+    found: tuple[str, ...] = (),
+) -> Checkpoint:
+    """The checkpoint of an encoder, whose are the tensors of `weights`, and the modules behind it."""
+    folder, start = source.folder, f"{place}/" if place else ""
     tensors, ignored = sort_tensors(weights.tensors)
     tokenizer_config = _object(folder, f"{start}tokenizer_config.json")
     tokenizer_file = inside(folder, f"{start}tokenizer.json", said_by="modules.json")
     max_length, note = text_limit(settings, tokenizer_config, position_limit(architecture, config))
-    last = stack.modules[-1]
-    ending = {"labels": last.config["out_features"], "activation": _activation(folder, where, config, top)}
-    notes = [*stack.notes, *settings.notes, *([note] if note else [])]
+    notes = [*found, *settings.notes, *([note] if note else [])]
     if ignored:
         notes.append(f"Not used by a reranker: {', '.join(sorted(ignored))}.")
     return Checkpoint(
@@ -219,7 +210,7 @@ def _open_stack(source: Source, stack: Stack) -> Checkpoint:
         architecture=architecture,
         config=config,
         tensors=tensors,
-        modules=(*stack.modules[:-1], replace(last, config={**last.config, **ending})),
+        modules=modules,
         tokenizer_file=tokenizer_file if tokenizer_file.is_file() else None,
         tokenizer_config=tokenizer_config,
         max_length=max_length,
