@@ -60,7 +60,7 @@ def merge(
     written and was tried; it has a report of what rounding cost, and a card.
 
     Example:
-    tercet merge merge.yml averaged --audit texts.jsonl
+    tercet merge merge.yml averaged --audit docs.jsonl
     tercet merge check merge.yml --json
     """
     from tercet.cli.progress import Progress
