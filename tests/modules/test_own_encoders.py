@@ -16,6 +16,8 @@ from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.writer import save_checkpoint
 from tercet.cli.main import main
 from tercet.errors import CheckpointError, InputError
+from tercet.evaluation.activation_ranges import activation_ranges
+from tercet.evaluation.samples import sample_batches
 from tercet.precision.dtype import DType
 from tiny_modules import normalize, pooling, write_stack
 
@@ -198,3 +200,9 @@ def test_features_of_a_sparse_auto_encoder_count_in_the_memory(tmp_path):
     batch = "one batch of 2,048 tokens"
     found = dict(large.memory)[batch] - dict(small.memory)[batch]
     assert found == pytest.approx(4 * (4096 - 48) * 256, rel=0.01)
+
+
+def test_activations_are_those_of_the_largest_encoder(tmp_path):
+    checkpoint = open_checkpoint(own_encoders.write(tmp_path, "static embeddings and an encoder"))
+    found = activation_ranges(checkpoint, sample_batches(checkpoint, ["the river", "a bridge"]))
+    assert {"layer 0", "layer 1"} <= {layer.layer for layer in found.layers}

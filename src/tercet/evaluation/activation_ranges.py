@@ -112,6 +112,7 @@ def activation_ranges(
         InputError: there are no tokens.
         NonFiniteError: an activation is not finite in `dtype` either; the message names layer and text.
     """
+    checkpoint = checkpoint.members[0]  # where routes have encoders of their own, the largest
     encoder = cast(Encoder, load_encoder(checkpoint, dtype, fused=False))
     heads = Heads.open(checkpoint, dtype, Tokenizer.open(checkpoint).special_ids)
     watch = _Watch(dtype)
