@@ -162,7 +162,6 @@ def test_what_only_transformers_runs_is_merged_and_says_so(kind, layer, tmp_path
             folder / "model.safetensors",
         )
         folders.append(folder)
-    # no transformers here; tests/twins runs them
     text = "merge_method: linear\nparameters: {weight: [1, 3]}\nmodels:\n"
     (tmp_path / "merge.yml").write_text(text + "".join(f"  - model: {folder}\n" for folder in folders))
     done = merge(tmp_path / "merge.yml", tmp_path / "out", try_out=False)

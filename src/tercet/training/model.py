@@ -283,6 +283,10 @@ def _refuse(checkpoint: Checkpoint) -> None:
         reason = "it has no dense vectors"
     elif not int(checkpoint.config["num_hidden_layers"]):
         reason = "it is a table without layers"
+    elif any(
+        spec.kind == "pooling" and not spec.config.get("include_prompt", True) for spec in checkpoint.modules
+    ):
+        reason = "its pooling leaves prompts out (include_prompt: false), and training would take them in"
     if reason is not None:
         raise CheckpointError(
             f"{checkpoint.name} cannot be trained: {reason}. Encoders with dense, sparse_linear and "
