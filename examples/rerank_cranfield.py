@@ -237,9 +237,7 @@ def show(stages: Sequence[Stage], depth: int) -> None:
                 f"  {name:<10} {test.difference:+.4f}, from {interval.low:+.4f} to {interval.high:+.4f} in "
                 f"95 % of samples of queries; p = {test.p_value:.2g} by a paired randomisation test"
             )
-    console.print(
-        "\nFigures are those of `tercet evaluate`. Seconds are of this machine, as busy as it was."
-    )
+    console.print("\nFigures are those of `tercet evaluate`. Seconds are of this machine, as busy as it was.")
 
 
 if __name__ == "__main__":
