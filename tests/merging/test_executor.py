@@ -369,6 +369,7 @@ from tercet.merging.methods import METHODS
 from tercet.merging.planning import plan_merge
 from tercet.merging.recipe import parse_recipes
 from tercet.merging.streaming import working_bytes
+imported = peak_process_memory()
 root = Path(sys.argv[1])
 for name in METHODS.names():
     method = METHODS[name]
@@ -388,7 +389,8 @@ for name in METHODS.names():
     run_merge(plan, out, allow_overflow=True)
     [tensor] = plan.tensors
     stated = working_bytes(tensor.method, tensor.task, len(tensor.sources))
-    print(name, peak_process_memory() - before, stated)
+    peak = peak_process_memory()
+    print(name, peak - before, peak - imported, stated)
 """
 
 
@@ -402,7 +404,7 @@ def test_no_method_takes_more_memory_than_a_check_says_and_256_mebibytes(tmp_pat
     command = [sys.executable, "-c", EVERY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [name for name, _, _ in lines] == list(METHODS.names())
-    # the peak is that of all methods so far
+    assert [name for name, *_ in lines] == list(METHODS.names())
+    # the peak is that of all methods so far; what a check says is beside what Python has imported
     assert int(lines[-1][1]) < 256 << 20
-    assert int(lines[-1][1]) < max(int(stated) for _, _, stated in lines)
+    assert int(lines[-1][2]) < max(int(stated) for *_, stated in lines)

@@ -20,8 +20,9 @@ Chunks = Callable[[], Iterable[Chunk]]
 
 # Of all inputs of a chunk together: 4 MiB in float64, and some ten times that in the middle of a method.
 _CHUNK_NUMBERS = 1 << 19
-# Threads, tables of digits, candidates of selections; and chunks of float64 in the middle of a method.
-_FIXED_BYTES, _CHUNKS_HELD = 96 << 20, 16
+# Threads, tables of digits, candidates of selections, holes that the allocator keeps; and chunks of
+# float64 in the middle of a method.
+_FIXED_BYTES, _CHUNKS_HELD = 128 << 20, 16
 
 
 def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_NUMBERS) -> Iterator[slice]:
