@@ -42,7 +42,7 @@ def sparse_calls_answers(folder: Path) -> dict[str, np.ndarray]:
     """What the class answers to each call of each folder, and the signatures of its methods."""
     arrays: dict[str, np.ndarray] = {}
     for number, name in enumerate(sparse_calls.FOLDERS):
-        path = sparse_calls.write(folder / f"calls{number}", name)
+        path = sparse_calls.write(folder / f"sparse_calls{number}", name)
         found = sparse_calls.answers(SparseEncoder, path)
         arrays |= {f"{name}/{call}": value for call, value in found.items()}
     return arrays | {
