@@ -30,11 +30,14 @@ def drift(bench: Bench, names: Sequence[str]) -> None:
     """
     import numpy as np
 
-    found, folder, where = collection(), folder_of(SHAPES["minilm"]), BENCH / "drift" / bench.store.key
+    found, folder = collection(), folder_of(SHAPES["minilm"])
     exports = exports_of(SHAPES["minilm"], names)
+    texts = json.dumps([*found.documents, *found.queries])
+    # Where the collection comes to lie beside the checkout only later, there are other texts.
+    where = BENCH / "drift" / bench.store.key / hashlib.sha256(texts.encode()).hexdigest()[:16]
     where.mkdir(parents=True, exist_ok=True)
     path = where / "texts.json"
-    path.write_text(json.dumps([*found.documents, *found.queries]), encoding="utf-8")
+    path.write_text(texts, encoding="utf-8")
     request = {"texts": str(path), "max_length": SHAPES["minilm"].limit}
 
     def vectors(engine: Engine, save: Path, **options: Any) -> Any:
@@ -53,7 +56,8 @@ def drift(bench: Bench, names: Sequence[str]) -> None:
     for name in names:
         engine = ENGINES[name]
         key = {"kind": "drift", "engine": name, "documents": len(found.documents)}
-        if bench.over or bench.store.find(**key) or not runnable(engine, exports):
+        measured = bench.store.find(**key, texts=len(found.documents) + len(found.queries))
+        if bench.over or measured or not runnable(engine, exports):
             continue
         ours = engine.worker == "tercet" and name != "tercet"
         try:

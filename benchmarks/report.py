@@ -218,7 +218,8 @@ def _memory(found: Figures) -> str:
 
 def _drift(found: Figures) -> str:
     rows = []
-    for row in found.store.find(kind="drift"):
+    newest = {row["engine"]: row for row in found.store.find(kind="drift")}
+    for row in newest.values():
         shown = [f"{row['mean']:.1e}", f"{row['worst']:.1e}", "", "", ""]
         if row.get("overlap") is not None:
             shown[2] = f"{row['overlap']:.4f}"
@@ -228,7 +229,7 @@ def _drift(found: Figures) -> str:
         rows.append((ENGINES[row["engine"]].title, row["against"], *shown))
     if not rows:
         return ""
-    documents = max(row["documents"] for row in found.store.find(kind="drift"))
+    documents = max(row["documents"] for row in newest.values())
     title = (
         f"## Drift on the packaged MiniLM\n\n{documents:,} whole documents and their queries, cut at 256 "
         "tokens: 1 - cosine of all of them; the share of each query's ten best documents that stay among the "
