@@ -64,9 +64,10 @@ def wheel(dist: Path, kind: str) -> Path:
 def files(dist: str, source: str) -> list[str]:
     """Complaints about what is in the two wheels and the sdist."""
     root = Path(source, "src")
-    code = {path.relative_to(root).as_posix() for path in root.rglob("*.py")} | {"tercet/py.typed"}
-    code |= {path.relative_to(root).as_posix() for path in root.rglob("*.css")}
+    # `source` is a commit's: every file of the package but the kernels' source belongs, whatever its kind.
     native = {path.relative_to(root).as_posix() for path in Path(root, "tercet/kernels/cpp").iterdir()}
+    code = {path.relative_to(root).as_posix() for path in Path(root, "tercet").rglob("*") if path.is_file()}
+    code -= native
     complaints = []
     for kind in ("kernels", "pure"):
         archive = wheel(Path(dist), kind)
