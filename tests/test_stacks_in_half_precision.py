@@ -13,7 +13,7 @@ import tiny
 import tiny_reranker
 import tiny_routes
 import tiny_sparse
-from recorder import late_cases
+from recorder import bag_cases, late_cases
 from tiny_modules import (
     cnn,
     dense,
@@ -48,6 +48,7 @@ DRIFT = {
     "table": {"float32": 1e-6, "float16": 5e-4, "bfloat16": 4e-3},
     # Taken in float32 whatever is asked for.
     "token weights": {"float32": 1e-6, "float16": 1e-6, "bfloat16": 1e-6},
+    "bag of words": {"float32": 2e-6, "float16": 2e-6, "bfloat16": 2e-6},
 }
 
 
@@ -120,6 +121,10 @@ def two_encoders(folder, dtype):
     return tiny_routes.join(folder, {"query": query, "document": document})
 
 
+def bag_of_words(folder, dtype):
+    return bag_cases.write(folder, "dense, normalize", dtype=dtype)
+
+
 def late(folder, precision):
     model = tercet.load(folder, precision=precision, device="cpu")
     both = (encode(TEXTS).multivector.vectors for encode in (model.encode_query, model.encode_document))
@@ -161,6 +166,8 @@ STACKS: dict[str, tuple[Callable, Callable]] = {
     "two encoders": (two_encoders, routed),
     "late interaction": (partial(late_cases.write, name="multi-vector"), late),
     "colbert": (partial(late_cases.write, name="colbert"), late),
+    # Counts of words, and weights of JSON, in float32 whatever is asked for.
+    "bag of words": (bag_of_words, vectors),
     "table": (partial(static_models.write_static, modules=()), vectors),
     "table, then dense": (partial(static_models.write_static, modules=("dense", "normalize")), vectors),
     "reranker, bert": (partial(tiny_reranker.write_reranker, architecture="bert"), scores),
@@ -200,7 +207,7 @@ def test_a_stack_stays_within_its_drift_whatever_is_stored_and_asked_for(name, s
         stated = DRIFT.get(output) or DRIFT.get(name.partition(",")[0]) or DRIFT["vectors"]
         drift = distance(values, exact[output])
         assert drift <= stated[computed], output
-        exactly = name.startswith("table") or "token weights" in (name, output)
+        exactly = name.startswith("table") or {"token weights", "bag of words"} & {name, output}
         if computed != "float32" and not exactly:
             assert drift > 10 * stated["float32"], "this was not computed in 16 bits"
 

@@ -57,7 +57,6 @@ def test_a_language_model_is_named_with_what_runs_it(tmp_path, opener, says):
     [
         ([{**TRANSFORMER, "type": f"{CLASSES}.CLIPModel"}], r"'CLIPModel'.*Transformer.*\[image\]"),
         ([{**TRANSFORMER, "type": f"{CLASSES}.Novel"}], "'Novel'.*Transformer.*Use sentence-transformers"),
-        ([{**TRANSFORMER, "type": f"{CLASSES}.BoW"}], "'BoW'.*Transformer.*Use sentence-transformers"),
         (
             [TRANSFORMER, {"idx": 1, "name": "1", "path": "1_Pooler", "type": f"{CLASSES}.Pooler"}],
             "1_Pooler: the module 'Pooler'.*Did you mean 'Pooling'.*sentence-transformers",

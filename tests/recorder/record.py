@@ -35,6 +35,7 @@ from recorder import (  # noqa: E402
     cases,
     judged,
     real_texts,
+    record_bags,
     record_flag_calls,
     record_late,
     record_losses,
@@ -99,6 +100,7 @@ def main() -> None:
         _save(out / "rerankers.npz", record_rerankers.record(folder))
         _save(out / "score_stacks.npz", record_score_stacks.stack_scores(folder))
         _save(out / "words.npz", record_words.word_stacks(folder))
+        _save(out / "bags.npz", record_bags.bag_stacks(folder))
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))

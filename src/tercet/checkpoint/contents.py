@@ -196,14 +196,7 @@ class Checkpoint:
             table_bytes=sum(info.num_bytes for info in table),
             word_matrix_bytes=0 if words is None else words.num_bytes,
             word_matrix_tied=tied,
-            features=max(
-                (
-                    int(module.config.get("hidden_dim", 0))
-                    for module in self.parts
-                    if module.kind == "sparse_auto_encoder"
-                ),
-                default=0,
-            ),
+            features=max((_features(module) for module in self.parts), default=0),
         )
 
     @property
@@ -277,6 +270,12 @@ class Checkpoint:
     def weights_hash(self) -> str:
         """One sha256 of all weight files and their places in the folder: computed once, then remembered."""
         return hash_weights(self.folder, self.weight_files())
+
+
+def _features(module: ModuleSpec) -> int:
+    """Numbers that a module has of each text at a time: features of a SparseAutoEncoder, words of a BoW."""
+    wide = {"sparse_auto_encoder": "hidden_dim", "bag_of_words": "out_width"}.get(module.kind)
+    return 0 if wide is None else int(module.config[wide])
 
 
 def _token_numbers(module: ModuleSpec) -> int:

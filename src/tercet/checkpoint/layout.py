@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tercet.checkpoint.bag_files import read_bag
 from tercet.checkpoint.body import Body
 from tercet.checkpoint.branches import joined
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
@@ -100,6 +101,11 @@ def _opened(
             raise InputError(
                 f"pooling={pooling!r}: {source.name} has a weight for each token, and no vectors to pool. "
                 "Leave pooling out."
+            )
+        if stack.first == "BoW":
+            raise InputError(
+                f"pooling={pooling!r}: {source.name} counts the words of a text, which have no vectors to "
+                "pool. Leave pooling out."
             )
         if body.architecture == "static" and stack.first != "WordEmbeddings":
             raise InputError(
@@ -283,6 +289,7 @@ def _encoder(folder: Path, relative: str, remote: Remote | None) -> Body:
 _BODIES: Mapping[str, Callable[[Path, str, Remote | None], Body]] = {
     "StaticEmbedding": read_static,
     "SparseStaticEmbedding": read_token_weights,
+    "BoW": read_bag,
 }
 
 

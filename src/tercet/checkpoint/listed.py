@@ -26,6 +26,10 @@ class ListedWeights(TensorInfo):
 
     vocabulary_file: Path
 
+    def values(self) -> Tensor:
+        """The numbers, read anew; errors as of `read_listed`."""
+        return read_listed(self)
+
 
 def listed_weights(file: Path, vocabulary_file: Path) -> tuple[ListedWeights, list[str]]:
     """What the file lists, and the tokens among it that the vocabulary does not have.

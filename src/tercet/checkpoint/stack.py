@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from tercet.checkpoint.bag_files import bag_of_words
 from tercet.checkpoint.contents import ModuleSpec
 from tercet.checkpoint.late_modules import TOKENS, hierarchical_token_pooling, multi_vector_mask
 from tercet.checkpoint.module_files import SENTENCE, module_settings, module_weights, nothing_left, only_about
@@ -43,7 +44,14 @@ _OLD_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_MODES = tuple(_OLD_MODES.values())
-_FIRST = ("Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding", "WordEmbeddings")
+_FIRST = (
+    "Transformer",
+    "MLMTransformer",
+    "StaticEmbedding",
+    "SparseStaticEmbedding",
+    "WordEmbeddings",
+    "BoW",
+)
 _ELSE = "Use sentence-transformers for this model."
 _IMAGES = (
     "It takes images, and only texts are embedded here. Run it with sentence-transformers: "
@@ -147,9 +155,11 @@ def _read_chain(
     notes: list[str] = []
     pooling_width = None
     known = _KNOWN[end]
-    if first == "SparseStaticEmbedding":
-        if end != "vectors":
-            raise CheckpointError(f"{path}: {where or folder} ({first}) gives no {end}. {_ELSE}")
+    if first in ("SparseStaticEmbedding", "BoW") and end != "vectors":
+        raise CheckpointError(f"{path}: {where or folder} ({first}) gives no {end}. {_ELSE}")
+    if first == "BoW":
+        modules = [bag_of_words(folder, where)]
+    elif first == "SparseStaticEmbedding":
         weights, notes = token_weights(folder, where, remote)
         modules = [weights]
     for name, relative in rest:

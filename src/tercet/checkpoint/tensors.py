@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tercet.checkpoint.header import TensorInfo
-from tercet.checkpoint.listed import ListedWeights, read_listed
+from tercet.checkpoint.listed import ListedWeights
 from tercet.checkpoint.torch_file import load_torch_file, torch_format
 from tercet.errors import CheckpointError, PrecisionError
 from tercet.precision.dtype import DType
@@ -107,7 +107,7 @@ class TensorReader:
         if info.file.suffix == ".safetensors":
             return self._from_safetensors(info), True
         if isinstance(info, ListedWeights):
-            return read_listed(info), False
+            return info.values(), False
         if torch_format(info.file) == "torch":
             with self._lock:
                 if info.file not in self._torch_files:

@@ -6,6 +6,7 @@ __all__ = ["check_ends", "check_widths"]
 
 from pathlib import Path
 
+from tercet.checkpoint.bag_files import BAG_OF_WORDS
 from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.stack import Stack
 from tercet.checkpoint.token_modules import TOKEN_MODULES
@@ -55,7 +56,7 @@ def check_widths(folder: Path, stack: Stack, hidden: int) -> None:
             )
         return
     pooled, ended = False, ""
-    if stack.modules and stack.modules[0].kind == TOKEN_WEIGHTS:
+    if stack.modules and stack.modules[0].kind in (TOKEN_WEIGHTS, BAG_OF_WORDS):
         pooled = True  # no token has a vector, so that there is nothing to pool
     for module in stack.modules:
         if ended:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tercet.batch import Batch
+from tercet.checkpoint.bag_files import BAG_OF_WORDS
 from tercet.checkpoint.layout import Checkpoint
 from tercet.checkpoint.sparse_modules import SPARSE_MODULES
 from tercet.checkpoint.token_modules import LAYER_POOLING
@@ -153,7 +154,7 @@ def _watched_states(
 def _modules(checkpoint: Checkpoint, heads: Heads) -> list[tuple[str, nn.Module]]:
     """What stands behind the encoder, with its place in the checkpoint."""
     # SPLADE's head works in float32 by blocks, whatever the rest does.
-    apart = ("pooling", "sparse_linear", "colbert_linear", LAYER_POOLING, *SPARSE_MODULES)
+    apart = ("pooling", BAG_OF_WORDS, "sparse_linear", "colbert_linear", LAYER_POOLING, *SPARSE_MODULES)
     specs = [spec for spec in checkpoint.modules if spec.kind not in apart]
     parts = [] if heads.chain is None else [*heads.chain.before, *heads.chain.tail]
     found = [(spec.where, part) for spec, part in zip(specs, parts, strict=False)]

@@ -15,6 +15,7 @@ from tercet.checkpoint.layout import ModuleSpec
 from tercet.checkpoint.token_modules import TOKEN_MODULES
 from tercet.errors import CheckpointError
 from tercet.modules import Tokens
+from tercet.modules.bag_of_words import BagOfWords
 from tercet.modules.normalize import Normalize
 from tercet.modules.pooling import Pooling
 
@@ -24,13 +25,15 @@ class DenseChain(nn.Module):
 
     Attributes:
         before: modules over token vectors.
-        pooling: the one pooling.
+        pooling: the one pooling; of a bag of words, what counts them instead.
         tail: modules over texts' vectors, but for a last Normalize.
         normalizes: whether the last module is a Normalize; it belongs behind the cut to fewer dimensions.
         width: of the vectors.
     """
 
-    def __init__(self, before: list[nn.Module], pooling: Pooling, tail: list[nn.Module], width: int) -> None:
+    def __init__(
+        self, before: list[nn.Module], pooling: Pooling | BagOfWords, tail: list[nn.Module], width: int
+    ) -> None:
         super().__init__()
         self.normalizes = bool(tail) and isinstance(tail[-1], Normalize)
         self.before = nn.ModuleList(before)
@@ -40,13 +43,18 @@ class DenseChain(nn.Module):
 
     def forward(self, hidden: Tensor, batch: Batch, dtype: torch.dtype, prompt_tokens: int = 0) -> Tensor:
         """(tokens, hidden) -> (texts, width) in `dtype`, before anything is cut or normalised."""
+        if isinstance(self.pooling, BagOfWords):
+            # As wide as a vocabulary: few texts at a time are held so.
+            return torch.cat([self._behind(part) for part in self.pooling.parts(batch, dtype)])
         sums = None
         if self.before:
             tokens = Tokens(hidden.to(dtype), batch)
             for module in self.before:
                 tokens = module(tokens)
             hidden, batch, sums = tokens.vectors, tokens.batch, tokens.weight_sums
-        vectors: Tensor = self.pooling(hidden, batch, dtype, prompt_tokens, sums)
+        return self._behind(self.pooling(hidden, batch, dtype, prompt_tokens, sums))
+
+    def _behind(self, vectors: Tensor) -> Tensor:
         for module in self.tail:
             vectors = module(vectors)
         return vectors
@@ -66,12 +74,12 @@ def dense_chain(
     Raises:
         CheckpointError: there is no pooling, or two, or a module stands on the wrong side of it.
     """
-    pooling: Pooling | None = None
+    pooling: Pooling | BagOfWords | None = None
     before: list[nn.Module] = []
     tail: list[nn.Module] = []
     for spec in specs:
         module = build(spec, width)
-        if isinstance(module, Pooling):
+        if isinstance(module, (Pooling, BagOfWords)):
             if pooling is not None:
                 raise CheckpointError(f"{where}: {spec.where} is a second pooling module.")
             pooling = module

@@ -61,7 +61,7 @@ class Footprint:
         table_bytes: of a table without layers, which is used as it is stored.
         word_matrix_bytes: of a masked-language head's matrix, which stays as stored; 0 without such a head.
         word_matrix_tied: whether that is the encoder's table of word embeddings.
-        features: of a SparseAutoEncoder; 0 without one.
+        features: of a SparseAutoEncoder, or words that a BoW counts; 0 without them.
         others: of a model whose routes have encoders of their own, those of the others, by their routes.
     """
 

@@ -393,7 +393,9 @@ def _weights_reason(footprint: Footprint, scheme: Scheme, precision: Precision) 
     stored, planned = footprint.stored_dtype, str(precision.weights)
     numbers = footprint.body_numbers
     if not footprint.layers and not footprint.table_bytes:
-        return f"There is no encoder: a weight for each of {footprint.vocabulary:,} tokens is all."
+        weights = f"There is no encoder: a weight for each of {footprint.vocabulary:,} tokens"
+        behind = footprint.head_numbers > footprint.vocabulary
+        return f"{weights}, and modules behind them, are all." if behind else f"{weights} is all."
     if not footprint.layers:
         kind = " and ".join(footprint.stored)
         return (

@@ -16,6 +16,7 @@ import tokenizers
 import torch
 
 from tercet.batch import Batch
+from tercet.checkpoint.bag_files import BAG_FILE
 from tercet.checkpoint.layout import Checkpoint
 from tercet.checkpoint.word_files import WORDS_FILE
 from tercet.errors import CheckpointError, InputError
@@ -91,7 +92,7 @@ class Tokenizer:
             CheckpointError: there is no tokenizer, or it is damaged, or needs embeddings that are not there.
             MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not.
         """
-        if checkpoint.tokenizer_file is not None and checkpoint.tokenizer_file.name == WORDS_FILE:
+        if checkpoint.tokenizer_file is not None and checkpoint.tokenizer_file.name in (WORDS_FILE, BAG_FILE):
             from tercet.text.words import WordTokenizer  # built on this class
 
             return WordTokenizer.read(checkpoint.tokenizer_file, int(checkpoint.config["vocab_size"]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import tokenizers
 
+from tercet.checkpoint.bag_files import BAG_FILE, bag_vocabulary
 from tercet.checkpoint.paths import read_json_object
 from tercet.errors import CheckpointError
 from tercet.text.tokenizer import Tokenizer
@@ -39,12 +40,14 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def read(cls, path: Path, rows: int) -> WordTokenizer:
-        """The words of a file, of which each must have one of the table's rows.
+        """The words of a file, of which each must have one of the table's rows; those of a BoW are its rows.
 
         Raises:
             CheckpointError: the file is damaged, or has more words than there are rows.
         """
         found = read_json_object(path)
+        if path.name == BAG_FILE:
+            return cls(bag_vocabulary(path, found), left_out=frozenset(), lowercase=False)
         words, left_out = found.get("vocab"), found.get("stop_words", [])
         for key, value in (("vocab", words), ("stop_words", left_out)):
             if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
