@@ -20,6 +20,8 @@ if [ "$(cat $PEERS/.ready 2>/dev/null || true)" != "$stamp" ]; then
 fi
 
 rm -rf $OUT
+# Models for the peers to load, trained a moment ago.
+"$BIN/python" tests/recorder/train_folders.py --out $OUT
 HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $PEERS/bin/python tests/recorder/record.py --out $OUT
 TERCET_TWINS="$PWD/$OUT" "$BIN/pytest" tests/twins
 # From this source, which is not installed there; what a framework itself warns of is its own affair.

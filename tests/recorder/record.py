@@ -2,7 +2,8 @@
 
     python tests/recorder/record.py --out tests/recorded
 
-writes one small .npz a peer, the real texts, and the versions of everything that took part.
+writes one small .npz a peer, the real texts, and the versions of everything that took part. trained.zip must
+lie there already: Tercet writes it (train_folders.py).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from recorder import (  # noqa: E402
     record_score_stacks,
     record_sentence_calls,
     record_sparse,
+    record_trained,
     record_tri_vector,
     record_words,
 )
@@ -104,6 +106,7 @@ def main() -> None:
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
+        _save(out / "trained.npz", record_trained.record(out / "trained.zip", folder / "trained"))
         tri_vector = record_tri_vector.compose(folder / "tri_vector")
         _save(out / "tri_vector.npz", record_tri_vector.tri_vectors(tri_vector))
     record_members.record(out)
