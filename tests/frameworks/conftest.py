@@ -1,6 +1,6 @@
-"""Adapters inside the frameworks themselves, which only `make twins` installs (scripts/twins.sh says so).
+"""Adapters inside the frameworks themselves, and merged folders in the peers: only `make twins` installs these.
 
-What needs no framework is in tests/adapters.
+What needs none of them is in tests/adapters and tests/twins.
 """
 
 from __future__ import annotations
