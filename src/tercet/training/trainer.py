@@ -4,14 +4,11 @@ from __future__ import annotations
 
 __all__ = ["Trained", "train"]
 
-import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -19,31 +16,20 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tercet.batch import Batch
-from tercet.embedder import load
-from tercet.embedder.options import Asked, saved_prompt
 from tercet.errors import InputError, NonFiniteError, OutputError
-from tercet.evaluation import evaluate
 from tercet.evaluation.layouts import open_collection
 from tercet.evaluation.metrics import parse_metrics
 from tercet.precision.dtype import DType
 from tercet.precision.memory import peak_process_memory
-from tercet.training.card import model_card
-from tercet.training.data import Order, Source, TrainingBatch, make_batch, open_source
-from tercet.training.data.batch import Prompts
-from tercet.training.data.order import Chosen
-from tercet.training.gradcache import backward_in_parts
-from tercet.training.lora import save_adapters
-from tercet.training.losses import make_loss
-from tercet.training.model import open_trainable
-from tercet.training.objective import Objective
+from tercet.training.course import Course
+from tercet.training.going_on import check_goes_on, lasting
+from tercet.training.gradients import Gradients
 from tercet.training.processes import find_place, undisturbed
 from tercet.training.recipe import TrainRecipe, ValidationRecipe, read_recipe
-from tercet.training.saving import save_trained
 from tercet.training.scalars import Scalars
 from tercet.training.states import newest_state, read_state, write_state
-from tercet.training.steps import learning_rates, make_optimizer, terms_of
-from tercet.training.targets import LossValue, Targets
+from tercet.training.steps import learning_rates, make_optimizer
+from tercet.training.subject import EmbeddingSubject
 
 logger = logging.getLogger(__name__)
 
@@ -123,47 +109,19 @@ class _Run:
         self.accelerator = self.where.accelerator
         logger.info("Precision: %s.", self.where.reason)
         self.scalars = Scalars(folder)
-        heads = {
-            head for one in recipe.losses for head in make_loss(one.name, one.options, head=one.head).heads
-        }
-        self.model = open_trainable(
-            recipe.model,
-            revision=recipe.revision,
-            pooling=recipe.pooling,
-            heads=recipe.heads,
-            outputs=tuple(name for name in ("dense", "sparse", "multivector") if name in heads),
-            seed=recipe.seed,
-            dropout=recipe.dropout,
-            gradient_checkpointing=recipe.gradient_checkpointing,
-            freeze_body=recipe.freeze_body,
-            lora=recipe.lora,
+        self.subject = EmbeddingSubject(recipe)
+        self.model = self.subject.model
+        self.course = Course(
+            recipe, self.subject.lengths, self.accelerator.process_index, self.accelerator.num_processes
         )
-        if how is not None and how.head is not None and how.head not in self.model.outputs:
-            raise InputError(
-                f"validation.head is {how.head!r}, and no loss trains it: {', '.join(self.model.outputs)}."
-            )
-        self.prompts = Prompts(*(self._prompt(role) for role in ("query", "document")))
-        self.lengths = [
-            min(self.model.checkpoint.max_length, asked or self.model.checkpoint.max_length)
-            for asked in (recipe.query_max_length, recipe.document_max_length)
-        ]
-        self.sources = [self._source(number) for number in range(len(recipe.data))]
-        for note in (note for source in self.sources for note in source.notes):
-            logger.warning("%s", note)
-        self.objectives = terms_of(recipe.losses, self.sources)
-        self.order = Order(
-            self.sources,
-            recipe.batch,
-            recipe.seed,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-        self.steps = recipe.steps or self._steps_of(recipe.epochs or 1.0)
+        self.steps = self.course.steps
         optimizer = make_optimizer(self.model, recipe.optimizer)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.gradients = Gradients(recipe, self.subject, self.wrapped, self.where, self.course)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.rate = learning_rates(recipe.optimizer, self.steps)
-        self.step = self.epoch = self.place = self.skipped = 0
+        self.step = self.epoch = self.place = self.skipped = self.failures = 0
+        self.ended_epoch = False
         self.loss = float("nan")
         self.best: dict[str, float] = {}
         self.best_step = self.stale = 0
@@ -197,10 +155,8 @@ class _Run:
             self.model.load_state_dict(self.best_weights)
         folder = Path(self.recipe.output.folder)
         if self.accelerator.is_main_process:
-            self._save_model(folder, DType.parse(self.recipe.output.dtype))
-            lora = self.recipe.lora
-            if lora is not None and lora.folder is not None:
-                save_adapters(self.model.encoder, lora, Path(lora.folder), self.recipe.model)
+            self.subject.save(folder, DType.parse(self.recipe.output.dtype), self.step, self.best)
+            self.subject.save_adapters()
         return Trained(folder, self.step, self.loss, self.best, self.best_step, stopped)
 
     def _one_step(self) -> None:
@@ -212,10 +168,10 @@ class _Run:
         total = 0.0
         place = self.epoch, self.place  # of the next batch, once the step is taken
         for number in range(accumulate):
-            chosen, place = self._next(*place)
+            chosen, place = self.course.next(*place)
             sync = nullcontext() if number == accumulate - 1 else self.accelerator.no_sync(self.wrapped)
             with sync:
-                value, count = self._gradients(chosen, self.step * accumulate + number)
+                value, count = self.gradients.add(chosen, self.step * accumulate + number, self.step)
             tokens += count
             total += float(value.value) / accumulate
             for name, part in value.parts.items():
@@ -248,33 +204,6 @@ class _Run:
             }
         )
 
-    def _next(self, epoch: int, place: int) -> tuple[Chosen, tuple[int, int]]:
-        """The batch at a place of the order, and the place behind it."""
-        if self._batches is None or self._at != (epoch, place):
-            self._batches, self._at = self.order.epoch(epoch, place), (epoch, place)
-            self._last = self.order.count(epoch) - 1
-        chosen = next(self._batches)
-        self._at = (epoch, place + 1) if place < self._last else (epoch + 1, 0)
-        if self._at[1] == 0:
-            self._batches = None
-        return chosen, self._at
-
-    _batches: Any = None
-    _at: tuple[int, int] = (-1, -1)
-    _last: int = -1
-    ended_epoch: bool = False
-
-    def _steps_of(self, epochs: float) -> int:
-        """Steps of so many epochs; their batches differ in number where tokens bound them."""
-        whole = int(epochs)
-        counts = [self.order.count(0)] * whole
-        if self.recipe.batch.tokens is not None:
-            counts = [self.order.count(epoch) for epoch in range(whole)]
-        part = epochs - whole
-        batches = sum(counts) + (part * self.order.count(whole) if part else 0.0)
-        # 0.1 + 0.2 and their like are not meant to cost another step.
-        return max(1, ceil(round(batches / self.recipe.batch.accumulate, 6)))
-
     def _check_gradients(self, norm: float) -> None:
         """An error for a gradient that is not finite; in float16 the step is left out and counted."""
         if isfinite(norm):
@@ -290,81 +219,8 @@ class _Run:
             "Lower the learning rate, raise the temperature, or train in float32."
         )
 
-    failures: int = 0
-
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(one).all()) for one in self.model.parameters())
-
-    def _gradients(self, chosen: Chosen, number: int) -> tuple[LossValue, int]:
-        """The loss of a batch, its gradients added to the weights'; and how many tokens it had."""
-        # By the number of the batch: dropout of a run that goes on draws what that of an unbroken one would.
-        torch.manual_seed(hash((self.recipe.seed, number, self.accelerator.process_index)) & (2**63 - 1))
-        batch = make_batch(self.sources, chosen, self.prompts)
-        source = self.sources[int(chosen.sources[0])]
-        objective = self.objectives[int(chosen.sources[0])]
-        device = self.accelerator.device
-        sides = [
-            self._tokens(batch.queries, batch.query_prompts, self.lengths[0]).to(device),
-            self._tokens(batch.documents, batch.document_prompts, self.lengths[1]).to(device),
-        ]
-        targets = self._targets(batch, source, objective).to(device)
-        scale = 1.0 / self.recipe.batch.accumulate
-
-        def backward(value: Tensor) -> None:
-            self.accelerator.backward(value * scale)
-
-        def encode(part: Batch) -> Any:
-            device_type = self.accelerator.device.type
-            narrow = self.where.narrow
-            with self.accelerator.autocast(), torch.autocast(device_type, narrow, enabled=narrow is not None):
-                return self.wrapped(part, objective.heads)
-
-        budget = self.recipe.batch.forward_tokens
-        tokens = sum(side.num_tokens for side in sides)
-        if budget is None:
-            value = objective(encode(sides[0]), encode(sides[1]), targets)
-            backward(value.value)
-            return LossValue(value.value.detach(), value.parts), tokens
-        value = backward_in_parts(
-            encode,
-            sides,
-            lambda outputs: objective(outputs[0], outputs[1], targets),
-            token_budget=budget,
-            backward=backward,
-            without_sync=partial(self.accelerator.no_sync, self.wrapped),
-        )
-        return value, tokens
-
-    def _targets(self, batch: TrainingBatch, source: Source, objective: Objective) -> Targets:
-        uses = {kind for term in objective.terms for kind in term.loss.uses}
-        return Targets(
-            scores=batch.teacher if "scores" in uses else None,
-            labels=batch.labels if "labels" in uses else None,
-            in_batch=source.recipe.in_batch_negatives,
-            across_devices=self.recipe.batch.negatives_across_devices,
-            allowed=batch.allowed,
-            step=self.step,
-        )
-
-    def _tokens(self, texts: tuple[str, ...], prompts: tuple[str, ...], max_length: int) -> Batch:
-        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-        return Batch.from_ids(self.model.tokenizer.encode(whole, max_length=max_length).ids)
-
-    def _source(self, number: int) -> Source:
-        """A file of the recipe, its lengths in tokens where batches are counted in them."""
-        tokenizer, longest = self.model.tokenizer, max(self.lengths)
-
-        def tokens(texts: Any) -> list[int]:
-            return tokenizer.encode(texts, max_length=longest).lengths
-
-        return open_source(
-            self.recipe.data[number], measure=None if self.recipe.batch.tokens is None else tokens
-        )
-
-    def _prompt(self, role: Any) -> str:
-        checkpoint = self.model.checkpoint
-        name = saved_prompt(Asked(), role, checkpoint).prompt_name or checkpoint.default_prompt_name
-        return "" if name is None else checkpoint.prompts[name]
 
     def _after_step(self, patience: int | None) -> bool:
         """Measures and saves where it is time for it; whether the run has waited long enough."""
@@ -380,7 +236,10 @@ class _Run:
 
     def _validate(self, how: ValidationRecipe) -> None:
         """Measures the model as it would be saved, and keeps it if none was better."""
-        found = self.where.shared(self._measured(how) if self.accelerator.is_main_process else {})
+        found = {}
+        if self.accelerator.is_main_process:
+            found = self.subject.measured(how, self.accelerator.device)
+        found = self.where.shared(found)
         if found["chosen"] > self.best.get("chosen", float("-inf")):
             self.best, self.best_step, self.stale = found, self.step, 0
             self.best_weights = {
@@ -390,44 +249,14 @@ class _Run:
             self.stale += 1
         self._note({"step": self.step, **{f"validation/{name}": value for name, value in found.items()}})
 
-    def _measured(self, how: ValidationRecipe) -> dict[str, float]:
-        """The metric of each head, and of their mean as "chosen"."""
-        self.model.eval()
-        with tempfile.TemporaryDirectory(prefix="tercet-") as scratch:
-            saved = self._save_model(Path(scratch) / "model", DType.FLOAT32)
-            model = load(saved, precision="float32", device=self.accelerator.device)
-            report = evaluate(
-                model,
-                how.collection,
-                split=how.split,
-                outputs=self.model.outputs,
-                metrics=[how.metric],
-                refresh=True,
-            )
-        found = {
-            f"{system.name}/{name}": value
-            for system in report.systems
-            for name, value in system.metrics.items()
-            if value is not None
-        }
-        heads = self.model.outputs if how.head is None else (how.head,)
-        values = [value for name, value in found.items() if name.partition("/")[0] in heads]
-        found["chosen"] = sum(values) / len(values)
-        return found
-
-    def _save_model(self, folder: Path, dtype: DType) -> Path:
-        return save_trained(self.model, folder, dtype, card=model_card(self.recipe, self.step, self.best))
-
     def _save_state(self) -> None:
         if not self.accelerator.is_main_process:
             return
         state = {
-            "recipe": json.dumps(self._lasting(), sort_keys=True),
+            **lasting(self.recipe, self.course.sources, self.where.processes),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
-            "data": [source.digest() for source in self.sources],
-            "processes": self.where.processes,
             "counts": [self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped],
             "loss": self.loss,
             "best": self.best,
@@ -440,36 +269,13 @@ class _Run:
         if found is None:
             raise InputError(f"{self.folder}: there is no state to go on from. Start without resume.")
         state = read_state(found)
-        before, now = json.loads(state["recipe"]), json.loads(json.dumps(self._lasting()))
-        if changed := [key for key in now if now[key] != before.get(key)]:
-            raise InputError(
-                f"{found}: the run had another {', '.join(changed)}; a run goes on as it began. Put the "
-                "recipe back, or start anew in another folder."
-            )
-        for source, digest in zip(self.sources, state["data"], strict=True):
-            if source.digest() != digest:
-                raise InputError(
-                    f"{source.recipe.path} is not what it was when {found} was written; a run goes on as it "
-                    "began. Put the file back, or start anew in another folder."
-                )
-        if state["processes"] != self.where.processes:
-            raise InputError(
-                f"{found}: the run had {state['processes']} processes, now there are {self.where.processes}; "
-                "batches would be others. Start as many, or anew in another folder."
-            )
+        check_goes_on(state, found, self.recipe, self.course.sources, self.where.processes)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped = state["counts"]
         self.loss, self.best, self.best_weights = state["loss"], state["best"], state["best_weights"]
-
-    def _lasting(self) -> dict[str, Any]:
-        """What of the recipe decides every step, and may not change when a run goes on."""
-        values = self.recipe.to_dict()
-        for key in ("output", "checkpoints", "validation"):
-            del values[key]
-        return values
 
     def _note(self, scalars: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:

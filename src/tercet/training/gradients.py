@@ -1,0 +1,100 @@
+"""The gradients of one batch, in the precision of the run and within its budget of tokens."""
+
+from __future__ import annotations
+
+__all__ = ["Gradients"]
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.batch import Batch
+from tercet.training.course import Course
+from tercet.training.data import Source, TrainingBatch, make_batch
+from tercet.training.data.order import Chosen
+from tercet.training.gradcache import backward_in_parts
+from tercet.training.objective import Objective
+from tercet.training.outputs import Outputs
+from tercet.training.processes import Place
+from tercet.training.recipe import TrainRecipe
+from tercet.training.subject import EmbeddingSubject
+from tercet.training.targets import LossValue, Targets
+
+
+class Gradients:
+    """Adds the gradients of batches to the weights'.
+
+    Args:
+        recipe: the run's.
+        subject: what is trained.
+        wrapped: its model as accelerate prepared it.
+        where: the run's place.
+        course: where batches come from.
+    """
+
+    def __init__(
+        self, recipe: TrainRecipe, subject: EmbeddingSubject, wrapped: Any, where: Place, course: Course
+    ) -> None:
+        self.recipe = recipe
+        self.subject = subject
+        self.wrapped = wrapped
+        self.where = where
+        self.course = course
+        self.accelerator = where.accelerator
+
+    def add(self, chosen: Chosen, number: int, step: int) -> tuple[LossValue, int]:
+        """The loss of a batch, its gradients added to the weights'; and how many tokens it had.
+
+        `number` counts the run's batches, `step` its steps, both from 0.
+        """
+        # By the number of the batch: dropout of a run that goes on draws what that of an unbroken one would.
+        torch.manual_seed(hash((self.recipe.seed, number, self.accelerator.process_index)) & (2**63 - 1))
+        course = self.course
+        batch = make_batch(course.sources, chosen, self.subject.prompts)
+        source = course.sources[int(chosen.sources[0])]
+        objective = course.objectives[int(chosen.sources[0])]
+        sides = [side.to(self.accelerator.device) for side in self.subject.sides(batch)]
+        targets = self._targets(batch, source, objective, step).to(self.accelerator.device)
+        scale = 1.0 / self.recipe.batch.accumulate
+
+        def backward(value: Tensor) -> None:
+            self.accelerator.backward(value * scale)
+
+        def encode(part: Batch) -> Any:
+            device_type = self.accelerator.device.type
+            narrow = self.where.narrow
+            with self.accelerator.autocast(), torch.autocast(device_type, narrow, enabled=narrow is not None):
+                return self.wrapped(part, objective.heads)
+
+        def compare(outputs: Sequence[Outputs]) -> LossValue:
+            return self.subject.loss(objective, outputs, targets)
+
+        budget = self.recipe.batch.forward_tokens
+        tokens = sum(side.num_tokens for side in sides)
+        if budget is None:
+            value = compare([encode(side) for side in sides])
+            backward(value.value)
+            return LossValue(value.value.detach(), value.parts), tokens
+        value = backward_in_parts(
+            encode,
+            sides,
+            compare,
+            token_budget=budget,
+            backward=backward,
+            without_sync=partial(self.accelerator.no_sync, self.wrapped),
+        )
+        return value, tokens
+
+    def _targets(self, batch: TrainingBatch, source: Source, objective: Objective, step: int) -> Targets:
+        uses = {kind for term in objective.terms for kind in term.loss.uses}
+        return Targets(
+            scores=batch.teacher if "scores" in uses else None,
+            labels=batch.labels if "labels" in uses else None,
+            in_batch=source.recipe.in_batch_negatives,
+            across_devices=self.recipe.batch.negatives_across_devices,
+            allowed=batch.allowed,
+            step=step,
+        )
