@@ -2,14 +2,17 @@
 
     make merges                          # XLM-RoBERTa-large, ties of three and the base; 7 GB of disk
     make merges MERGES="--layers 2"      # a short form
+    make merges MERGES=--write           # puts the table into docs/merging.md
     python benchmarks/merge.py --mergekit /path/to/env   # an environment that has mergekit
 
 Weights are random: the base from a normal distribution of width 0.04, each tuned model the base plus 0.001 of
 another, all in float16. Both read the same files by the same recipe and write float16. mergekit 0.1.5 finds
 the tensors of XLM-RoBERTa by their names; it is told `dtype: float32`, without which it rounds in between.
-Each run is a process of its own: its seconds, and the most memory that it held by the system's account. The
-error is that of two matrices against the same merge in float64, without entries that lie on the threshold
-of a model: of equal ones in float16 there are many, and which of them are kept is each program's choice.
+Each run is a process of its own, begun when the machine is quiet and what was written lies on the disk: its
+seconds, its processor's seconds, and the most memory that it held, by the system's account; and what share of
+the processors others took meanwhile. The error is that of two matrices against the same merge in float64,
+without entries that lie on the threshold of a model: of equal ones in float16 there are many, and which of
+them are kept is each program's choice.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from safetensors import safe_open
 
 import environments
 import machine
+import quiet
 from engines import ROOT
 from tercet.checkpoint.writer import open_tensors
 from tercet.merging.streaming import merge_tensors
@@ -40,6 +44,9 @@ REQUIREMENTS = environments.REQUIREMENTS / "mergekit.txt"
 BUILD = ROOT / "build" / "bench" / "merge"
 TUNED = ("a", "b", "c")
 WEIGHTS, DENSITY = (0.5, 0.3, 0.2), 0.5
+PAGE = ROOT / "docs" / "merging.md"
+MARKS = ("<!-- make merges -->\n", "<!-- end -->\n")
+PATIENCE_SECONDS = 60.0
 CHECKED = ("encoder.layer.0.intermediate.dense.weight", "embeddings.position_embeddings.weight")
 
 
@@ -54,6 +61,7 @@ def main() -> None:
     parser.add_argument("--mergekit", type=Path, help="an environment; one is made where this is left out")
     parser.add_argument("--only", choices=("tercet", "mergekit"), help="one of them alone")
     parser.add_argument("--folder", type=Path, default=BUILD)
+    parser.add_argument("--write", action="store_true", help=f"the table into {PAGE.name}")
     asked = parser.parse_args()
     if asked.mergekit is None and asked.only != "tercet":
         environments.prepare(ENVIRONMENT, REQUIREMENTS)
@@ -71,11 +79,9 @@ def main() -> None:
         for name, command in commands.items():
             if asked.only in (None, name):
                 again = measured(command, folder / f"out-{name}")
-                best = found.get(name, again)
-                found[name] = {
-                    "seconds": min(best["seconds"], again["seconds"]),
-                    "peak_mib": max(best["peak_mib"], again["peak_mib"]),
-                }
+                before = found.get(name, again)
+                found[name] = min(before, again, key=lambda run: run["seconds"])
+                found[name]["peak_mib"] = max(before["peak_mib"], again["peak_mib"])
     for name, row in found.items():
         row.update(errors(folder, folder / f"out-{name}"))
         print(
@@ -84,10 +90,55 @@ def main() -> None:
             file=sys.stderr,
         )
     sizes = {key: getattr(asked, key) for key in ("layers", "hidden", "vocabulary", "rounds")}
-    made = {"machine": machine.machine(), "pins": REQUIREMENTS.read_text(encoding="utf-8").split("\n")[1:-1]}
-    text = json.dumps({**made, **sizes, "found": found}, indent=1) + "\n"
+    made: dict[str, Any] = {"machine": machine.machine(), "versions": {**pins(), "torch": torch.__version__}}
+    made |= {**sizes, "found": found}
+    text = json.dumps(made, indent=1) + "\n"
     (folder / "merge.json").write_text(text, encoding="utf-8")
+    if asked.write:
+        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), table(made)), encoding="utf-8")
     print(text, end="")
+
+
+def pins() -> dict[str, str]:
+    """Package -> version of mergekit's environment, by its requirements."""
+    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==", 1) for line in lines if "==" in line)
+
+
+def table(made: Mapping[str, Any]) -> str:
+    """What was found, in Markdown."""
+    numbers = sum(
+        int(np.prod(shape)) for _, shape in shapes_of(made["layers"], made["hidden"], made["vocabulary"])
+    )
+    here, versions = made["machine"], made["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("mergekit", "torch", "numpy", "safetensors"))
+    rows = [
+        f"| {name} | {run['seconds']:,.1f} | {run['cpu_seconds']:,.1f} | {run['peak_mib']:,.0f} "
+        f"| {run['relative_error']:.2e} | {run['delta_error']:.2e} | {run['others']:.1%} |\n"
+        for name, run in made["found"].items()
+    ]
+    heads = (
+        "", "seconds", "processor seconds", "peak RSS, MiB", "relative error", "delta error", "others' share"
+    )  # fmt: skip
+    lines = (
+        f"ties of three models and their base, {numbers / 1e6:,.0f} million numbers each, float16 on disk and",
+        f"in the result; the faster of {made['rounds']} run(s) each, in turns.",
+        f"{here['cpu']} ({here['model']}), {here['cores']} cores, {here['memory_gib']} GiB,",
+        f"{here['system']}, Python {here['python']}; {packages}.",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    )
+    return "\n".join(lines) + "\n" + "".join(rows)
+
+
+def with_table(page: str, text: str) -> str:
+    """The page with its table in place of the old one."""
+    before, start, rest = page.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not start or not end:
+        raise SystemExit(f"{PAGE} has no lines {MARKS[0].strip()} and {MARKS[1].strip()} to write between.")
+    return before + start + text + end + after
 
 
 def recipe_of(folder: Path) -> str:
@@ -177,11 +228,11 @@ def _numbers(tensor: int, model: int, count: int) -> Iterator[tuple[int, torch.T
 def measured(command: Sequence[str], out: Path) -> dict[str, float]:
     """Seconds and the most MiB of a command whose OUT is a new folder.
 
-    The page cache is warm for both, since the models were just written or read; files that are mapped count
-    as far as they are held.
+    Files that are mapped count as far as they are held; the page cache does not.
     """
     shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
+    settle()
+    watch, started = quiet.Watch(), time.perf_counter()
     process = subprocess.Popen([str(out) if word == "OUT" else word for word in command])
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
@@ -189,7 +240,18 @@ def measured(command: Sequence[str], out: Path) -> dict[str, float]:
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with {process.returncode}.")
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {"seconds": seconds, "peak_mib": usage.ru_maxrss / unit}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss / unit,
+        "others": watch.others(),
+    }
+
+
+def settle() -> None:
+    """Wait until what was written lies on the disk and others leave the processors alone, for a while."""
+    os.sync()
+    quiet.wait_for_quiet(PATIENCE_SECONDS)
 
 
 def errors(folder: Path, out: Path) -> dict[str, float]:
