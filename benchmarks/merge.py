@@ -121,8 +121,8 @@ def table(made: Mapping[str, Any]) -> str:
         "", "seconds", "processor seconds", "peak RSS, MiB", "relative error", "delta error", "others' share"
     )  # fmt: skip
     lines = (
-        f"ties of three models and their base, {numbers / 1e6:,.0f} million numbers each, float16 on disk and",
-        f"in the result; the faster of {made['rounds']} run(s) each, in turns.",
+        f"ties of three models and their base, {numbers / 1e6:,.0f} million numbers each, float16 on disk",
+        f"and in the result; the faster of {made['rounds']} run(s) each, in turns.",
         f"{here['cpu']} ({here['model']}), {here['cores']} cores, {here['memory_gib']} GiB,",
         f"{here['system']}, Python {here['python']}; {packages}.",
         "",
