@@ -20,6 +20,7 @@ from tercet.scoring import score_pairs
 
 M3 = [name for name, case in CASES.items() if case.flag is not None]
 SCORES = ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
+ANEW = "training saves otherwise now: train_folders.py, then record_trained.py --out tests/recorded"
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -116,10 +117,12 @@ def test_training_saves_the_files_that_the_peers_were_given(
 ) -> None:
     given, made = folders[name], train_case(tmp_path / "made", name)
     files = [{path.relative_to(one) for path in one.rglob("*") if path.is_file()} for one in (given, made)]
-    assert files[0] == files[1]
+    assert files[0] == files[1], ANEW
     # The card names the version that wrote it.
     for file in (one for one in files[0] if one.suffix == ".json"):
-        assert json.loads((made / file).read_text()) == json.loads((given / file).read_text()), file
+        assert json.loads((made / file).read_text()) == json.loads((given / file).read_text()), (
+            f"{file}: {ANEW}"
+        )
     dtype = STORED[CASES[name].recipe.get("output", {}).get("dtype", "float32")]
     for file in (one for one in files[0] if one.suffix in (".pt", ".safetensors")):
         theirs, ours = tensors(given / file), tensors(made / file)
