@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["check_finite", "on_cpu"]
+__all__ = ["all_finite", "check_finite", "on_cpu"]
 
 from collections.abc import Iterator
 from math import isfinite
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,6 +59,19 @@ def check_finite(result: Embeddings, first: int, output: DType) -> None:
         )
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether the sum of all numbers is finite, which it is only if each of them is.
+
+    False in rare cases of finite numbers, too: who gets it looks at them one by one.
+    """
+    if values.is_cpu and values.dtype in (torch.float32, torch.float64):
+        # In this thread: those of torch would go on spinning, on cores that the tokenizer needs.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return isfinite(values.detach().numpy().sum())
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    return isfinite(values.sum(dtype=wide).item())
+
+
 def _first_bad_texts(result: Embeddings) -> Iterator[int]:
     """The first text with a value that is not finite, of each output that has one."""
     if result.dense is not None and (row := _first_bad_row(result.dense)) is not None:
@@ -71,9 +85,7 @@ def _first_bad_texts(result: Embeddings) -> Iterator[int]:
 
 
 def _first_bad_row(values: Tensor) -> int | None:
-    # The sum of a batch's numbers is finite, but for the rare case that is then looked at number by number.
-    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
-    if isfinite(values.sum(dtype=wide).item()):
+    if all_finite(values):
         return None
     bad = (~torch.isfinite(values)).nonzero()
     return int(bad[0, 0]) if len(bad) else None

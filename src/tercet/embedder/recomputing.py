@@ -7,13 +7,13 @@ __all__ = ["not_finite", "recomputed"]
 import logging
 from dataclasses import replace
 from itertools import accumulate
-from math import isfinite
 
 import torch
 from torch import Tensor
 
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
+from tercet.embedder.finishing import all_finite
 from tercet.errors import NonFiniteError
 from tercet.model import hidden_in_float32
 from tercet.precision.dtype import DType
@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 
 def not_finite(hidden: Tensor, batch: Batch) -> list[int]:
     """The texts that have a value that is not finite."""
-    # A sum is finite only if everything in it is: one number tells; each text is looked at only if it is not.
-    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    if isfinite(hidden.sum(dtype=wide).item()):
+    if all_finite(hidden):
         return []
     rows = torch.isfinite(hidden).all(dim=1)
     return [i for i, part in enumerate(torch.split(rows, list(batch.lengths))) if not bool(part.all())]

@@ -19,6 +19,10 @@ from tercet.checkpoint.body import UNLIMITED
 from tercet.encoders import ENCODERS, Target
 from tercet.layers.mixing import LayerMix
 
+# Fewer numbers than torch divides among threads. Its threads go on spinning for milliseconds, on cores that the
+# tokenizer needs for the next texts: half of the time where a table is all that there is.
+_NUMBERS = (1 << 15) - 1
+
 
 class StaticEncoder(nn.Module):
     """The table, as it is stored: of a mapped file, only the rows of tokens that come are read.
@@ -59,12 +63,25 @@ class StaticEncoder(nn.Module):
 
     def embed(self, batch: Batch) -> Tensor:
         """(tokens, width), a row for each token."""
-        places = batch.token_ids if self.mapping is None else self.mapping[batch.token_ids].long()
-        hidden = _rows(self.table, places)
-        if self.weights is not None:
-            # In float32 or wider, as both are stored: only the product is rounded to what is planned.
-            hidden = hidden * self.weights[batch.token_ids].unsqueeze(1)
-        return hidden.to(self.dtype)
+        ids, width = batch.token_ids, self.table.shape[1]
+        if self.mapping is None and self.weights is None and self.table.dtype == self.dtype:
+            return _picked(self.table, ids)
+        if not ids.is_cpu:
+            return self._weighted(ids).to(self.dtype)
+        hidden = torch.empty(len(ids), width, dtype=self.dtype)
+        step = max(1, _NUMBERS // width)
+        for first in range(0, len(ids), step):
+            hidden[first : first + step] = self._weighted(ids[first : first + step])
+        return hidden
+
+    def _weighted(self, ids: Tensor) -> Tensor:
+        """(tokens, width) in float32 or wider: rows by the mapping, times the weights of their tokens."""
+        places = ids if self.mapping is None else self.mapping[ids].long()
+        rows = _picked(self.table, places)
+        # Whole numbers by their value.
+        rows = rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+        # In float32 or wider, as both are stored: only the product is rounded to what is planned.
+        return rows if self.weights is None else rows * self.weights[ids].unsqueeze(1)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:
         """No layers."""
@@ -75,13 +92,13 @@ class StaticEncoder(nn.Module):
         return self.embed(batch)
 
 
-def _rows(table: Tensor, places: Tensor) -> Tensor:
-    """(tokens, width) of the table, in float32 or wider; whole numbers by their value."""
-    wide = torch.float64 if table.dtype == torch.float64 else torch.float32
-    if table.dtype.itemsize == 1:
-        # Numbers of 8 bits are picked as bytes: indexing is not there for every such format.
-        return table.view(torch.uint8)[places].view(table.dtype).to(wide)
-    return table[places].to(wide)
+def _picked(table: Tensor, places: Tensor) -> Tensor:
+    """(tokens, width) of the table, as it is stored."""
+    # As bytes: not every format of 8 bits can be picked from, and NumPy does not know all of 16.
+    rows = table.view(torch.uint8)
+    if not rows.is_cpu or not len(places):
+        return rows.index_select(0, places).view(table.dtype)
+    return torch.from_numpy(rows.numpy().take(places.numpy(), axis=0)).view(table.dtype)
 
 
 def _parameter(*shape: int) -> nn.Parameter:
