@@ -19,8 +19,8 @@ from tercet.checkpoint.body import UNLIMITED
 from tercet.encoders import ENCODERS, Target
 from tercet.layers.mixing import LayerMix
 
-# Fewer numbers than torch divides among threads. Its threads go on spinning for milliseconds, on cores that the
-# tokenizer needs for the next texts: half of the time where a table is all that there is.
+# Fewer numbers than torch divides among threads. Its threads go on spinning for milliseconds, on cores that
+# the tokenizer needs for the next texts: half of the time where a table is all that there is.
 _NUMBERS = (1 << 15) - 1
 
 
