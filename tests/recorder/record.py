@@ -49,6 +49,7 @@ from recorder import (  # noqa: E402
     record_sparse,
     record_trained,
     record_tri_vector,
+    record_vocabularies,
     record_words,
 )
 from recorder.record_modules import module_stacks  # noqa: E402
@@ -108,6 +109,7 @@ def main() -> None:
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
         _save(out / "trained.npz", record_trained.record(out / "trained.zip", folder / "trained"))
+        _save(out / "vocabularies.npz", record_vocabularies.record(folder / "vocabularies"))
         _save(out / "merged_kinds.npz", record_merged_kinds.record(folder / "merged_kinds"))
         tri_vector = record_tri_vector.compose(folder / "tri_vector")
         _save(out / "tri_vector.npz", record_tri_vector.tri_vectors(tri_vector))

@@ -105,6 +105,38 @@ def test_a_piece_of_the_other_vocabulary_is_used_in_the_union(kind, tmp_path):
     assert river not in Tokenizer.from_file(str(a / "tokenizer.json")).encode("to river").tokens
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_added_token_keeps_its_number_when_pieces_follow_it(kind, tmp_path):
+    a, b, river, _ = pair(tmp_path, kind)
+    # b, which has an added token behind its pieces, stands first
+    done = merge(recipe(tmp_path, b, a, more="tokenizer_source: union"), tmp_path / "out")
+    before, made = vocabulary(b), vocabulary(done.folder)
+    assert {token: made[token] for token in before} == before
+    table, one, two = (load_file(f / "model.safetensors")[TABLE] for f in (done.folder, b, a))
+    assert torch.equal(table[made["<own>"]], torch.full((table.shape[1],), 0.25))
+    other = vocabulary(a)
+    assert set(made) == set(before) | set(other)
+    for token in ("bridge", "sun"):
+        mark = river.removesuffix("river")
+        rows = one[before[mark + token]], two[other[mark + token]]
+        torch.testing.assert_close(table[made[mark + token]], sum(rows) / 2, rtol=1e-6, atol=1e-9)
+    found = Tokenizer.from_file(str(done.folder / "tokenizer.json"))
+    assert made["<own>"] in found.encode("to <own> paris").ids
+
+
+def test_a_tokenizer_whose_numbers_have_gaps_has_no_union(tmp_path):
+    a, b, _, _ = pair(tmp_path, "bert")
+    path = a / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"].append({**content["added_tokens"][-1], "content": "<far>", "id": 9999})
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"for the tokenizers library.*tokenizer_source: <model>"):
+        check_merge(recipe(tmp_path, a, b, more="tokenizer_source: union"))
+    more = "tokenizer: {source: base, tokens: {<new>: {source: {kind: zero}}}}"
+    with pytest.raises(CheckpointError, match=r"'<far>' would be number 9999, and is \d+ for the tok"):
+        check_merge(recipe(tmp_path, a, b, more=more))
+
+
 def test_the_models_tokenizer_is_taken_with_its_numbers(tmp_path):
     a, b, _, paris = pair(tmp_path, "bert")
     done = merge(recipe(tmp_path, a, b, more=f"tokenizer_source: {b}"), tmp_path / "out")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from tercet.errors import CheckpointError
 
 _MAX_BYTES = 256 << 20
@@ -66,7 +68,8 @@ def union(files: Sequence[TokenizerFile]) -> dict[str, Any]:
     added token stays an added token, with the settings of the first file that has it.
 
     Raises:
-        CheckpointError: the files are of different kinds.
+        CheckpointError: the files are of different kinds, or the first one has numbers that the tokenizers
+            library does not keep.
     """
     first = files[0]
     made: dict[str, Any] = json.loads(json.dumps(first.content))
@@ -82,15 +85,24 @@ def union(files: Sequence[TokenizerFile]) -> dict[str, Any]:
         pieces = [token for _, token in new if token not in added]
         _add_pieces(made["model"], pieces, ids, file.content["model"], made.get("added_tokens") or [])
         _add_tokens(made, [added[token] for _, token in new if token in added], ids)
+    if len(ids) > len(first.ids):
+        _check_numbers(made, ids, first.path)
     return made
 
 
-def with_tokens(content: Mapping[str, Any], tokens: Iterable[str]) -> dict[str, Any]:
-    """The content with further added tokens, those that it has left alone."""
+def with_tokens(content: Mapping[str, Any], tokens: Iterable[str], path: Path) -> dict[str, Any]:
+    """The content of the file `path` with further added tokens, those that it has left alone.
+
+    Raises:
+        CheckpointError: as `union`.
+    """
     made: dict[str, Any] = json.loads(json.dumps(content))
     ids = token_ids(made)
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
-    _add_tokens(made, [{"content": token, **plain} for token in tokens if token not in ids], ids)
+    missing = [token for token in tokens if token not in ids]
+    if missing:
+        _add_tokens(made, [{"content": token, **plain} for token in missing], ids)
+        _check_numbers(made, ids, path)
     return made
 
 
@@ -130,6 +142,9 @@ def _add_pieces(
             ids[piece] = len(model["vocab"])
             model["vocab"].append([piece, scores[piece]])
         return
+    # An added token that is no piece would be numbered anew, behind the pieces that now follow it.
+    for entry in added:
+        model["vocab"].setdefault(entry["content"], entry["id"])
     _number(pieces, ids, model["vocab"])
     if "merges" in model:
         known = {_pair(entry) for entry in model["merges"]}
@@ -155,6 +170,19 @@ def _add_tokens(content: dict[str, Any], entries: Sequence[Mapping[str, Any]], i
         *(content.get("added_tokens") or []),
         *({**entry, "id": numbers[str(entry["content"])]} for entry in entries),
     ]
+
+
+def _check_numbers(content: Mapping[str, Any], ids: Mapping[str, int], path: Path) -> None:
+    """A CheckpointError where the tokenizers library reads other numbers than rows are put in order by."""
+    found = Tokenizer.from_str(json.dumps(content)).get_vocab(with_added_tokens=True)
+    differing = [token for token, number in ids.items() if found.get(token) != number]
+    if differing:
+        token = differing[0]
+        raise CheckpointError(
+            f"{path}: with new tokens {token!r} would be number {ids[token]}, and is {found.get(token)} for the "
+            f"tokenizers library ({len(differing):,} such): the numbers of this file have gaps. Choose one "
+            "model's tokenizer without new tokens: tokenizer_source: <model>."
+        )
 
 
 def _number(tokens: Sequence[str], ids: dict[str, int], target: dict[str, int]) -> None:

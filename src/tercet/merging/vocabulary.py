@@ -171,7 +171,7 @@ def align_vocabularies(
     content: Mapping[str, Any] = files[chosen].content
     if wish.source == "union":
         content = union([files[chosen], *(file for name, file in files.items() if name != chosen)])
-    content = with_tokens(content, wish.tokens) if wish.tokens else content
+    content = with_tokens(content, wish.tokens, files[chosen].path) if wish.tokens else content
     unchanged = content == files[chosen].content
     tables = {name: _table(model) for name, model in models.items()}
     sizes = {info.shape[0] for info in tables.values()}
