@@ -4,39 +4,37 @@ from __future__ import annotations
 
 __all__ = ["Trainable", "open_trainable"]
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint as computed_twice
 
 from tercet.batch import Batch
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec, open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.embeddings import MultiVectors
-from tercet.encoders import Encoder
 from tercet.errors import CheckpointError, InputError
 from tercet.heads import Heads
-from tercet.layers.mixing import outcome
-from tercet.model import load_encoder
 from tercet.modules.colbert_linear import ColbertLinear
 from tercet.modules.dense_layer import Dense
 from tercet.modules.layer_norm import LayerNorm
 from tercet.modules.sparse_linear import SparseLinear
 from tercet.precision.dtype import DType
 from tercet.text.tokenizer import Tokenizer
-from tercet.training.dropout import add_dropout
-from tercet.training.lora import Adapter, add_adapters
+from tercet.training.body import (
+    body_tensors,
+    hidden_states,
+    open_body,
+    own_weights,
+    warn_of_narrow_weights,
+)
 from tercet.training.outputs import Outputs
 from tercet.training.recipe import HeadRecipe, LoraRecipe
 from tercet.training.sparse_scores import pool_tokens
-
-logger = logging.getLogger(__name__)
 
 # Tensors of modules behind the pooling that are trained, too: name in the module's file -> parameter.
 _TRAINED = {
@@ -74,25 +72,12 @@ class Trainable(nn.Module):
         self.tokenizer = Tokenizer.open(checkpoint)
         self.checkpointing = checkpointing
         self.freezes = freeze_body
-        self.encoder = load_encoder(checkpoint, DType.FLOAT32, fused=False)
-        _own_weights(self.encoder)
-        self.encoder.requires_grad_(not freeze_body)
-        self._embedding_dropout = 0.0
-        if not freeze_body:
-            config = checkpoint.config
-            hidden = dropout if dropout is not None else _part(config, "hidden_dropout_prob", "dropout")
-            attention = (
-                dropout
-                if dropout is not None
-                else _part(config, "attention_probs_dropout_prob", "attention_dropout")
-            )
-            self._embedding_dropout = hidden
-            add_dropout(self.encoder, hidden, attention)
-        if lora is not None:
-            add_adapters(self.encoder, lora, seed)
+        self.encoder, self._embedding_dropout = open_body(
+            checkpoint, dropout=dropout, freezes=freeze_body, lora=lora, seed=seed
+        )
         self.heads = Heads.open(checkpoint, DType.FLOAT32, self.tokenizer.special_ids)
         self._add_heads(heads, seed)
-        _own_weights(self.heads)
+        own_weights(self.heads)
         self.outputs = self.heads.outputs if outputs is None else outputs
         if missing := [name for name in self.outputs if name not in self.heads.outputs]:
             raise InputError(
@@ -109,8 +94,13 @@ class Trainable(nn.Module):
     def forward(self, batch: Batch, outputs: tuple[str, ...] | None = None) -> Outputs:
         """The outputs of packed texts, or some of them; float32, also where the encoder's are narrower."""
         wanted = self.outputs if outputs is None else outputs
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freezes):
-            hidden = self._hidden(batch)
+        hidden = hidden_states(
+            self.encoder,
+            batch,
+            dropout=self._embedding_dropout,
+            checkpointing=self.checkpointing,
+            freezes=self.freezes,
+        )
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
             dense = self._dense(hidden, batch) if "dense" in wanted else None
@@ -133,14 +123,7 @@ class Trainable(nn.Module):
 
     def named_tensors(self) -> Iterator[tuple[TensorInfo, Tensor]]:
         """Tensors of the checkpoint that may have been trained, but for heads in files of their own."""
-        names = cast(Encoder, self.encoder).names()
-        for name, target in names.items():
-            values: Tensor = self.encoder.get_parameter(target.parameter)
-            owner, _, kind = target.parameter.rpartition(".")
-            adapter = getattr(self.encoder.get_submodule(owner), "product", None)
-            if kind == "weight" and isinstance(adapter, Adapter):
-                values = adapter.added_to(values.detach())
-            yield self.checkpoint.tensors[name], values
+        yield from body_tensors(self.encoder, self.checkpoint)
         for spec, name, parameter in self._trained_modules():
             yield spec.tensors[name], parameter
 
@@ -158,21 +141,6 @@ class Trainable(nn.Module):
     def head_parameters(self) -> list[nn.Parameter]:
         """What learns outside the encoder."""
         return [parameter for parameter in self.heads.parameters() if parameter.requires_grad]
-
-    def _hidden(self, batch: Batch) -> Tensor:
-        encoder = cast(Encoder, self.encoder)
-
-        def states() -> Iterator[Tensor]:
-            hidden = functional.dropout(encoder.embed(batch), self._embedding_dropout, self.training)
-            yield hidden
-            for _, layer in encoder.stages():
-                if self.checkpointing and torch.is_grad_enabled():
-                    hidden = cast(Tensor, computed_twice(layer, hidden, batch, use_reentrant=False))
-                else:
-                    hidden = layer(hidden, batch)
-                yield hidden
-
-        return outcome(states(), encoder.mix)
 
     def _dense(self, hidden: Tensor, batch: Batch) -> Tensor:
         chain = self.heads.chain
@@ -251,14 +219,7 @@ def open_trainable(
     """
     checkpoint = open_checkpoint(find(model, revision=revision), pooling=pooling)
     _refuse(checkpoint)
-    stored = {info.dtype for info in checkpoint.tensors.values() if info.is_float}
-    if stored != {"float32"}:
-        logger.warning(
-            "%s is stored in %s. It is trained in float32, into which it was widened: what was rounded away "
-            "before is not there.",
-            checkpoint.name,
-            " and ".join(sorted(stored)),
-        )
+    warn_of_narrow_weights(checkpoint)
     made = Trainable(
         checkpoint,
         heads=heads or HeadRecipe(),
@@ -292,17 +253,3 @@ def _refuse(checkpoint: Checkpoint) -> None:
             f"{checkpoint.name} cannot be trained: {reason}. Encoders with dense, sparse_linear and "
             "colbert_linear heads can; train this one with sentence-transformers."
         )
-
-
-def _own_weights(module: nn.Module) -> None:
-    """Weights in memory of their own: those that needed no cast lie in the file that they were read from."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
-
-
-def _part(config: Mapping[str, Any], *names: str) -> float:
-    """The first of these numbers that the configuration has; 0.1, as the architectures have it, of none."""
-    value = next((config[name] for name in names if name in config), 0.1)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise CheckpointError(f"config.json: {names[0]} is {value!r}; dropout is a number from 0 to below 1.")
-    return float(value)
