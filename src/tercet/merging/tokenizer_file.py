@@ -179,9 +179,9 @@ def _check_numbers(content: Mapping[str, Any], ids: Mapping[str, int], path: Pat
     if differing:
         token = differing[0]
         raise CheckpointError(
-            f"{path}: with new tokens {token!r} would be number {ids[token]}, and is {found.get(token)} for the "
-            f"tokenizers library ({len(differing):,} such): the numbers of this file have gaps. Choose one "
-            "model's tokenizer without new tokens: tokenizer_source: <model>."
+            f"{path}: with new tokens {token!r} would be number {ids[token]}, and is {found.get(token)} for "
+            f"the tokenizers library ({len(differing):,} such): the numbers of this file have gaps. Choose "
+            "one model's tokenizer without new tokens: tokenizer_source: <model>."
         )
 
 
