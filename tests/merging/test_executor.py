@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.source import Source
 from tercet.errors import CheckpointError, InputError, PrecisionError
 from tercet.merging.executor import run_merge
@@ -20,6 +21,7 @@ from tercet.merging.methods import METHODS
 from tercet.merging.names import Place, place_of
 from tercet.merging.planning import plan_merge
 from tercet.merging.recipe import parse_recipes
+from tercet.merging.statistics_file import write_statistics
 
 STACK = (("pooling", {"modes": ("mean",)}), ("dense", {"out_features": 16}), "normalize")
 
@@ -371,7 +373,7 @@ from tercet.merging.recipe import parse_recipes
 from tercet.merging.streaming import working_bytes
 imported = peak_process_memory()
 root = Path(sys.argv[1])
-for name in METHODS.names():
+for name in sorted(METHODS.names(), key=lambda name: name == "regmean"):
     method = METHODS[name]
     least, most = method.inputs
     count = min(3 if most is None else most, 3)
@@ -379,7 +381,10 @@ for name in METHODS.names():
     known = {one.name for one in method.parameters}
     given = ", ".join(f"{key}: {value}" for key, value in values.items() if key in known)
     text = f"merge_method: {name}\\nparameters: {{{given}}}\\nmodels:\\n"
-    text += "".join(f"  - model: {one}\\n" for one in "abc"[:count])
+    for one in "abc"[:count]:
+        text += f"  - model: {one}\\n"
+        if "statistics" in known:
+            text += f"    parameters: {{statistics: {root / one}.safetensors}}\\n"
     text += "base_model: base\\n" * (method.base == "required")
     [recipe] = parse_recipes(text)
     models = {m: open_folder(Source(root / str(m), str(m), None)) for m in recipe.models()}
@@ -399,12 +404,22 @@ def test_no_method_takes_more_memory_than_a_check_says_and_256_mebibytes(tmp_pat
     for number, name in enumerate(("base", "a", "b", "c")):
         folder = tmp_path / name
         folder.mkdir()
-        table = torch.randn(4000, 1024, generator=torch.Generator().manual_seed(number)).half()
-        save_file({"embeddings.word_embeddings.weight": table}, folder / "model.safetensors")
+        generator = torch.Generator().manual_seed(number)
+        name, table = "embeddings.word_embeddings.weight", torch.randn(4000, 1024, generator=generator).half()
+        save_file({name: table}, folder / "model.safetensors")
+        square = table.float()[:1024].T @ table.float()[:1024]
+        found = {f"gram/encoder/{name}": square, f"fisher/encoder/{name}": table.float() ** 2}
+        about = {"shared": {}, "fisher_mean": 1.0}
+        about["weights_sha256"] = hash_weights(folder, [folder / "model.safetensors"])
+        shapes = {key: tuple(values.shape) for key, values in found.items()}
+        write_statistics(folder.with_suffix(".safetensors"), found.items(), shapes, about)
     command = [sys.executable, "-c", EVERY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [name for name, *_ in lines] == list(METHODS.names())
+    assert sorted(name for name, *_ in lines) == list(METHODS.names())
     # the peak is that of all methods so far; what a check says is beside what Python has imported
-    assert int(lines[-1][1]) < 256 << 20
-    assert int(lines[-1][2]) < max(int(stated) for *_, stated in lines)
+    assert int(lines[-2][1]) < 256 << 20
+    assert int(lines[-2][2]) < max(int(stated) for *_, stated in lines[:-1])
+    # regmean holds Gram matrices, and says what that takes
+    assert lines[-1][0] == "regmean"
+    assert int(lines[-1][2]) < int(lines[-1][3])

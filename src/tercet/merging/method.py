@@ -11,6 +11,7 @@ __all__ = [
     "OnThreshold",
     "Parameter",
     "Pass",
+    "Statistics",
     "Steps",
     "Task",
     "last_dimension",
@@ -74,6 +75,19 @@ Steps: TypeAlias = Generator[Asked, Any, Apply]
 
 
 @dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was gathered on texts for one input of a tensor.
+
+    Attributes:
+        part: numbers of it, flattened, from one place to another, in float64.
+        mean: of Fisher information: that of all numbers of the model.
+    """
+
+    part: Callable[[int, int], Tensor]
+    mean: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One tensor to merge.
 
@@ -83,6 +97,7 @@ class Task:
         settings: the parameters that it has once.
         of_inputs: those of each input, in the order of `Chunk.inputs`.
         seed: the recipe's; with the name and the input it fixes every random choice.
+        statistics: of each input, for a method that needs them; empty where there are none of this tensor.
     """
 
     name: str
@@ -90,6 +105,7 @@ class Task:
     settings: Mapping[str, Any]
     of_inputs: tuple[Mapping[str, Any], ...]
     seed: int = 0
+    statistics: tuple[Statistics, ...] = ()
 
     @property
     def numbers(self) -> int:
@@ -112,7 +128,7 @@ class Parameter:
 
     Attributes:
         name: as recipes have it.
-        kind: float, int or bool.
+        kind: float, int, bool or str.
         default: its value where the recipe has none; `REQUIRED` for an error.
         per_input: whether each input has its own.
     """
@@ -135,6 +151,8 @@ class Method:
         inputs: fewest and most inputs beside the base (of all, where the base is an input); None for any.
         width: how many numbers make a row, of which a chunk has whole ones; 0 where it may be cut anywhere.
         summary: the first line of its description.
+        statistics: what it needs that was gathered on texts: Gram matrices, Fisher information, or nothing.
+        held: the bytes that it holds of a tensor with so many inputs at once; None for what chunks take.
     """
 
     name: str
@@ -144,6 +162,8 @@ class Method:
     inputs: tuple[int, int | None]
     width: Callable[[Task], int]
     summary: str
+    statistics: Literal["gram", "fisher"] | None = None
+    held: Callable[[Task, int], int] | None = None
 
 
 def last_dimension(task: Task) -> int:

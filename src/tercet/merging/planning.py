@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["MergePlan", "PlannedTensor", "plan_merge"]
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import reduce
+from pathlib import Path
 
 import torch
 
@@ -19,8 +20,10 @@ from tercet.merging.methods import METHODS
 from tercet.merging.names import Place, before_layers, in_layer
 from tercet.merging.recipe import MergeRecipe, ModelName, Slice, SliceSource
 from tercet.merging.settings import resolve
-from tercet.merging.streaming import check_inputs
+from tercet.merging.statistics_inputs import GatheredInput, GatheredStatistics
+from tercet.merging.streaming import check_inputs, working_bytes
 from tercet.merging.vocabulary import Vocabulary, align_vocabularies
+from tercet.precision.footprint import show_bytes
 
 _SHOWN = 12
 
@@ -67,6 +70,7 @@ class MergePlan:
         layers: of each layer of the output the model and layer that it is first made of.
         notes: what a user should know.
         vocabulary: the tokenizer that the recipe asks for; None for the donor's.
+        statistics: model -> the file of what was gathered with it, for methods that need such.
     """
 
     recipe: MergeRecipe
@@ -76,6 +80,7 @@ class MergePlan:
     layers: tuple[tuple[ModelFolder, int], ...]
     notes: tuple[str, ...]
     vocabulary: Vocabulary | None = None
+    statistics: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def written_bytes(self) -> int:
@@ -116,8 +121,9 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
     slices = [_whole(part, models, recipe) for part in recipe.slices]
     planned: list[PlannedTensor] = []
     alone: list[str] = []
+    gathered = None if method.statistics is None else GatheredStatistics(method.statistics, recipe.where)
     for wanted in _wanted(recipe, slices, models, method):
-        found = _planned(wanted, recipe, models, donor, method, alone, notes)
+        found = _planned(wanted, recipe, models, donor, method, alone, notes, gathered)
         if found is not None:
             planned.append(found)
     if alone:
@@ -129,13 +135,37 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
             + "\nSay what to do with them: missing: base (that of the base model), drop, or average (the "
             "mean of those that have it)."
         )
+    if gathered is not None:
+        notes += [note for note in (gathered.note(), _held(method, planned)) if note is not None]
     layers = [
         (models[part.sources[0].model], layer)
         for part in slices
         for layer in range(*_range(part.sources[0], models))
     ]
     return MergePlan(
-        recipe, models, donor, tuple(planned), tuple(layers), tuple(dict.fromkeys(notes)), vocabulary
+        recipe,
+        models,
+        donor,
+        tuple(planned),
+        tuple(layers),
+        tuple(dict.fromkeys(notes)),
+        vocabulary,
+        {} if gathered is None else gathered.files,
+    )
+
+
+def _held(method: Method, tensors: Sequence[PlannedTensor]) -> str | None:
+    """What a method takes that holds more of a tensor than a chunk; None of one that does not."""
+    if method.held is None:
+        return None
+    sizes = {t.task.shape[-1]: t for t in tensors if t.method is method and t.task.statistics}
+    if not sizes:
+        return None
+    widest = sizes[max(sizes)]
+    most = working_bytes(method, widest.task, len(widest.inputs))
+    return (
+        f"{method.name} holds two Gram matrices of the widest layer in float64, and blocks of rows: at most "
+        f"{show_bytes(most)} for {widest.shown}, which has {max(sizes):,} inputs."
     )
 
 
@@ -225,6 +255,7 @@ def _planned(
     method: Method,
     alone: list[str],
     notes: list[str],
+    gathered: GatheredStatistics | None,
 ) -> PlannedTensor | None:
     """The tensor, or None where it is left out; one that lacks a partner without a rule goes into `alone`."""
     found = []
@@ -264,6 +295,13 @@ def _planned(
     base = next((info for s, info in having if apart and s.model == wanted.slice.base), None)
     check_inputs(method, len(inputs_of), has_base=base is not None)
     task = _task(wanted, recipe, chosen, shown, inputs_of)
+    if gathered is not None:
+        places = {id(source): place for source, place in wanted.sources}
+        named = [
+            GatheredInput(models[source.model], places[id(source)], info, own["statistics"])
+            for (source, info), own in zip(inputs_of, task.of_inputs, strict=True)
+        ]
+        task = replace(task, statistics=gathered.of(wanted.part, shown, named))
     return PlannedTensor(
         wanted.part, name, shown, dtype, tuple(info for _, info in inputs_of), base, chosen, task
     )

@@ -27,7 +27,7 @@ def evaluate(setting: Any, tensor: str, t: float, parameter: Parameter, where: s
         setting = [setting]
     if not isinstance(setting, list):
         return scalar(setting, parameter, where)
-    if not any(isinstance(one, Mapping) for one in setting):
+    if not any(isinstance(one, Mapping) for one in setting) and parameter.kind is not str:
         return _gradient([scalar(one, parameter, where) for one in setting], t)
     for one in setting:
         if not isinstance(one, Mapping) or set(one) - {"value", "filter"} or "value" not in one:
@@ -72,19 +72,22 @@ def scalar(value: Any, parameter: Parameter, where: str) -> Any:
     """The value in the parameter's own type; YAML reads 1e-3 as text, which is a number all the same."""
     if value is None:
         return None
+    if parameter.kind is str and isinstance(value, str) and value:
+        return value
     if parameter.kind is bool:
         if isinstance(value, bool):
             return value
         if value in (0, 1):
             return bool(value)
-    elif not isinstance(value, bool):
+    elif parameter.kind is not str and not isinstance(value, bool):
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = float("nan")
         if number - number == 0 and (parameter.kind is float or number == int(number)):
             return parameter.kind(number)
-    kind = {bool: "true or false", int: "a whole number", float: "a number"}[parameter.kind]
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    kind = kinds[parameter.kind]
     raise InputError(f"{where}: {parameter.name} is {value!r}, expected {kind}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Chunks", "check_inputs", "chunk_bounds", "merge_chunks", "merge_tensors", "working_bytes"]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InputError, nearest
-from tercet.merging.method import REQUIRED, Chunk, Method, OnThreshold, Task
+from tercet.merging.method import REQUIRED, Chunk, Method, OnThreshold, Statistics, Task
 from tercet.merging.methods import METHODS
 
 # Makes the chunks of a tensor; called once a pass, and gives the same ones each time.
@@ -35,6 +36,8 @@ def chunk_bounds(method: Method, task: Task, inputs: int, numbers: int = _CHUNK_
 
 def working_bytes(method: Method, task: Task, inputs: int) -> int:
     """Most bytes that merging a tensor takes beside its files, as measured of every method and rounded up."""
+    if method.held is not None and task.statistics:
+        return _FIXED_BYTES + method.held(task, inputs)
     width = max(1, method.width(task))
     chunk = min(task.numbers * inputs, max(_CHUNK_NUMBERS, inputs * width))
     return _FIXED_BYTES + _CHUNKS_HELD * chunk * 8
@@ -69,6 +72,7 @@ def merge_tensors(
     base: int | None = None,
     name: str = "tensor",
     seed: int = 0,
+    statistics: Sequence[Tensor] = (),
     chunk_numbers: int = _CHUNK_NUMBERS,
 ) -> Tensor:
     """Tensors of one shape merged in memory, in float64 if one of them is, else in float32.
@@ -80,6 +84,8 @@ def merge_tensors(
             the method treats it apart).
         base: which of the tensors is the base.
         name: what the tensor is called: with `seed` it fixes what the random methods choose.
+        statistics: of each input, for regmean (in, in) Gram matrices, for fisher the information of each
+            number; none for a mean.
         chunk_numbers: how much is worked on at a time.
 
     Raises:
@@ -92,6 +98,13 @@ def merge_tensors(
     others = [one for place, one in enumerate(flat) if apart is None or place != base]
     check_inputs(found, len(others), has_base=apart is not None)
     task = _task(found, parameters or {}, len(others), tuple(tensors[0].shape), name, seed)
+    if statistics and (found.statistics is None or len(statistics) != len(others)):
+        raise InputError(
+            f"{method} takes no statistics."
+            if found.statistics is None
+            else f"{len(statistics)} statistics were given for {len(others)} inputs."
+        )
+    task = replace(task, statistics=tuple(map(_held, statistics)))
     width = found.width(task)
 
     def chunks() -> Iterator[Chunk]:
@@ -115,6 +128,12 @@ def check_inputs(method: Method, others: int, *, has_base: bool) -> None:
         wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"at least {fewest}"
         beside = " beside the base model" if method.base == "required" else ""
         raise InputError(f"{method.name} takes {wanted} model(s){beside}; {others} were given.")
+
+
+def _held(tensor: Tensor) -> Statistics:
+    """Statistics in memory."""
+    flat = tensor.double().reshape(-1)
+    return Statistics(lambda start, stop: flat[start:stop], float(flat.mean()) if flat.numel() else 0.0)
 
 
 def _task(

@@ -102,6 +102,14 @@ class RowsTensor(DerivedTensor):
             made = torch.cat([made, pads])
         return made.reshape(-1)[start - first * width : stop - first * width]
 
+    def own_rows(self, first: int, last: int) -> np.ndarray:
+        """int64, of each of these rows the one that it is in the model; -1 of one from elsewhere."""
+        rows = np.full(last - first, -1, dtype=np.int64)
+        tokens = slice(first, min(last, self.order.table.shape[1]))
+        own, force = self.order.table[self.model, tokens], self.order.force[tokens]
+        rows[: len(own)] = np.where(force, -1, own)
+        return rows
+
     def _tokens(self, reader: TensorReader, first: int, last: int, width: int) -> Tensor:
         made = torch.zeros(max(0, last - first), width, dtype=torch.float64)
         if not len(made):

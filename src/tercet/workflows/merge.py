@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tercet.checkpoint.hashing import hash_weights
+from tercet.checkpoint.hashing import hash_file, hash_weights
 from tercet.checkpoint.paths import read_json_object
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.writer import copy_settings, write_aside
@@ -177,6 +177,8 @@ def _written(plan: MergePlan, folder: Path, options: _Options) -> Merged:
     for name, model in plan.models.items():
         if model.adapter is not None:
             hashes[str(name)]["adapter_sha256"] = hash_weights(model.adapter, model.adapter_files)
+    for model_name, path in plan.statistics.items():
+        hashes[model_name]["statistics_sha256"] = hash_file(path)
     (folder / _RECIPE).write_text(recipe.text.rstrip("\n") + "\n", encoding="utf-8")
     found = {
         "method": recipe.method,

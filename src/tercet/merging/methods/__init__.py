@@ -31,12 +31,16 @@ def merge_method(
     base: Literal["required", "optional", "input"] = "required",
     inputs: tuple[int, int | None] = (1, None),
     width: Callable[[Task], int] = lambda task: 0,
+    statistics: Literal["gram", "fisher"] | None = None,
+    held: Callable[[Task, int], int] | None = None,
 ) -> Callable[[Callable[[Task], Steps]], Callable[[Task], Steps]]:
     """A decorator that enters a method under its name; see `Method` for the arguments."""
 
     def enter(steps: Callable[[Task], Steps]) -> Callable[[Task], Steps]:
         summary = (inspect.getdoc(steps) or "").partition("\n")[0]
-        METHODS.register(name)(Method(name, steps, parameters, base, inputs, width, summary))
+        METHODS.register(name)(
+            Method(name, steps, parameters, base, inputs, width, summary, statistics, held)
+        )
         return steps
 
     return enter
