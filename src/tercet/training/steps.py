@@ -12,7 +12,7 @@ from torch import nn
 
 from tercet.errors import InputError
 from tercet.training.data import Source
-from tercet.training.losses import make_loss
+from tercet.training.losses import WITH_OR_WITHOUT_SCORES, make_loss
 from tercet.training.model import Trainable
 from tercet.training.objective import Objective, Term
 from tercet.training.recipe import LossRecipe, OptimizerRecipe
@@ -89,8 +89,9 @@ def terms_of(losses: Sequence[LossRecipe], sources: Sequence[Source]) -> list[Ob
                 f"{'cosent' if source.labelled else 'info_nce'}, or leave the file out."
             )
         for number in own:
-            if "scores" in made[number].uses:
-                source.require_scores(losses[number].name)
+            name = losses[number].name
+            if "scores" in made[number].uses and (source.some_scored or name not in WITH_OR_WITHOUT_SCORES):
+                source.require_scores(name)
         used.update(own)
         objectives.append(Objective([Term(names[n], made[n], losses[n].weight) for n in own]))
     for number, one in enumerate(losses):

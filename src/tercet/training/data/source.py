@@ -52,6 +52,7 @@ class Source:
         group_size: passages of each query in a batch.
         sizes: (examples, 3) int32, how long query, longest positive and longest negative are.
         scored, labelled: whether every example has a teacher's scores, or a label.
+        some_scored: whether any example has a teacher's scores.
         without_scores: the first line without scores, or None.
         notes: what was left out, in sentences.
     """
@@ -61,6 +62,7 @@ class Source:
     group_size: int
     sizes: NDArray[np.int32]
     scored: bool
+    some_scored: bool
     labelled: bool
     without_scores: str | None
     notes: tuple[str, ...]
@@ -166,6 +168,7 @@ class _Check:
         self.unused: Counter[str] = Counter()
         self.without: dict[str, str] = {}  # "scores", "negatives" -> the first line that has none
         self.fewest = self.most = -1
+        self.some_scored = False
         plain = PurePath(recipe.path).suffix.lower() in (".jsonl", ".json", ".ndjson")
         self.spool: BinaryIO | None = None
         if not plain:
@@ -204,6 +207,7 @@ class _Check:
             group,
             np.array(self.sizes, dtype=np.int32).reshape(-1, 3),
             scored="scores" not in self.without,
+            some_scored=self.some_scored,
             labelled=True in self.labels,
             without_scores=self.without.get("scores"),
             notes=self._notes(group),
@@ -283,6 +287,7 @@ class _Check:
                 f"{where}: 'type' is {second!r}, before it was {first!r}. A batch follows one type: split "
                 "the file, or say `kind` in the recipe."
             )
+        self.some_scored |= example.scored
         if not example.scored:
             self.without.setdefault("scores", where)
         if not example.negatives:

@@ -6,7 +6,15 @@ positive first) and what is known of the batch; one of a reranker takes logits (
 
 from __future__ import annotations
 
-__all__ = ["LOSSES", "RERANKER_LOSSES", "Loss", "RerankerLoss", "make_loss", "make_reranker_loss"]
+__all__ = [
+    "LOSSES",
+    "RERANKER_LOSSES",
+    "WITH_OR_WITHOUT_SCORES",
+    "Loss",
+    "RerankerLoss",
+    "make_loss",
+    "make_reranker_loss",
+]
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -56,6 +64,9 @@ class RerankerLoss(Protocol):
 
 LOSSES: Registry[type[Loss]] = Registry("loss", "tercet.training.losses")
 RERANKER_LOSSES: Registry[type[RerankerLoss]] = Registry("reranker loss", "tercet.training.losses")
+
+# Of those that use scores: these do without them where a file has none.
+WITH_OR_WITHOUT_SCORES = frozenset({"m3"})
 
 
 def make_loss(name: str, options: Mapping[str, Any] | None = None, *, head: Head | None = None) -> Loss:
