@@ -14,7 +14,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear
 from torch.nn.functional import cross_entropy, log_softmax, normalize, softmax
-from tri_vector_pairs import as_questions, make_pairs, sources
+from tri_vector_pairs import long_pairs, sources
 
 import tercet
 from tercet.cli.progress import Progress
@@ -133,11 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, output: Path, apt_options: Sequence[str]) -> None:
     """Texts, hidden states, heads, and what they are worth on the held-out part; all into one folder."""
-    texts = sources(apt_options)
-    long = (
-        pair for pair in make_pairs(texts, settings.seed) if len(pair.passage.split()) >= settings.shortest
+    pairs = long_pairs(
+        sources(apt_options),
+        settings.pairs,
+        shortest=settings.shortest,
+        seed=settings.seed,
+        question_seed=settings.question_seed,
     )
-    pairs = as_questions(islice(long, settings.pairs), settings.question_seed)
     # A machine with few texts holds out fewer.
     held_out = min(settings.held_out, len(pairs) // 4)
     settings = replace(settings, pairs=len(pairs), held_out=held_out, asked=min(settings.asked, held_out))

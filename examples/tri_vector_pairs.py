@@ -1,15 +1,24 @@
 """Pairs of texts that any machine can make: what a text is called, or a sentence of it, and the rest of it.
 
 The texts are the docstrings of Python's standard library and, where apt knows packages, their descriptions.
+
+python examples/tri_vector_pairs.py -o build/tri_vector_pairs     for `tercet train examples/tri_vector.yaml`
+
+writes learn.jsonl, and the pairs that are held out as a collection that `tercet evaluate` reads: held_out/.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
 import re
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from stdlib_docs import collect
@@ -57,6 +66,65 @@ class Pair(NamedTuple):
     query: str
     passage: str
     origin: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the files")
+    parser.add_argument("--pairs", type=int, default=15_000)
+    parser.add_argument(
+        "--held-out", type=int, default=1500, help="of the pairs, of which nothing is learned"
+    )
+    parser.add_argument(
+        "--asked", type=int, default=300, help="of those held out, whose queries search the rest"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--apt", action="append", default=[], metavar="OPTION", help="-o OPTION of apt-cache")
+    options = parser.parse_args(argv)
+    texts = sources([part for one in options.apt for part in ("-o", one)])
+    pairs = long_pairs(texts, options.pairs, seed=options.seed)
+    if len(pairs) < 4:
+        print(
+            f"tri_vector_pairs: {len(pairs)} pairs are too few to learn from. Ask for more --pairs, or let "
+            "apt know packages: apt-get -o Acquire::Languages=en update.",
+            file=sys.stderr,
+        )
+        return 2
+    # A machine with few texts holds out fewer.
+    held_out = max(1, min(options.held_out, len(pairs) // 4))
+    write_files(options.output, pairs, held_out, max(1, min(options.asked, held_out)))
+    print(f"{len(pairs) - held_out:,} pairs to learn from and {held_out:,} held out, in {options.output}.")
+    return 0
+
+
+def long_pairs(
+    texts: Iterable[Source], count: int, *, shortest: int = 36, seed: int = 1, question_seed: int = 3
+) -> list[Pair]:
+    """The first `count` pairs whose passages have `shortest` words or more, most queries as questions."""
+    long = (pair for pair in make_pairs(texts, seed) if len(pair.passage.split()) >= shortest)
+    return as_questions(islice(long, count), question_seed)
+
+
+def write_files(output: Path, pairs: Sequence[Pair], held_out: int, asked: int) -> None:
+    """learn.jsonl of all pairs but the last ones, and of these a collection in BEIR's layout."""
+    learned, kept = pairs[: len(pairs) - held_out], pairs[len(pairs) - held_out :]
+    write_lines(output / "learn.jsonl", ({"query": pair.query, "pos": [pair.passage]} for pair in learned))
+    folder = output / "held_out"
+    corpus = ({"_id": f"d{row}", "title": "", "text": pair.passage} for row, pair in enumerate(kept))
+    write_lines(folder / "corpus.jsonl", corpus)
+    queries = ({"_id": f"q{row}", "text": pair.query} for row, pair in enumerate(kept[:asked]))
+    write_lines(folder / "queries.jsonl", queries)
+    judged = "".join(f"q{row}\td{row}\t1\n" for row in range(asked))
+    (folder / "qrels").mkdir(exist_ok=True)
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def sources(apt_options: Iterable[str] = ()) -> list[Source]:
@@ -129,3 +197,7 @@ def as_questions(pairs: Iterable[Pair], seed: int) -> list[Pair]:
             query = draw.choice(_QUESTIONS).replace("{}", query)
         made.append(pair._replace(query=query))
     return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 import torch
+import yaml
+
+import tercet
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECORDED = Path(__file__).parents[1] / "recorded" / "texts.json"
@@ -114,6 +117,47 @@ def test_heads_are_trained_written_and_drawn(
     assert draw.main([str(tmp_path / "training.json"), str(tmp_path / "curves.svg")]) == 0
     for name in ("curves.svg", "curves-dark.svg"):
         assert "multivector" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_the_full_trainer_learns_the_heads_by_the_recipe_and_leaves_the_encoder_as_it_is(
+    pairs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [text.partition("\n\n") for text in json.loads(RECORDED.read_text(encoding="utf-8"))]
+    found = [
+        pairs.Source(title, tuple(pairs.split(body * 4)), "stdlib")
+        for title, _, body in texts
+        if len(body) > 60
+    ]
+    monkeypatch.setattr(pairs, "sources", lambda options: found)
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((EXAMPLES / "tri_vector.yaml").read_text(encoding="utf-8"))
+    folder = Path(values["data"][0]["path"]).parent
+    assert pairs.main(["-o", str(folder), "--pairs", "40", "--held-out", "8", "--asked", "6"]) == 0
+    assert "32 pairs to learn from and 8 held out" in capsys.readouterr().out
+    held_out = Path(values["validation"]["collection"])
+    learned = [json.loads(line) for line in (folder / "learn.jsonl").read_text().splitlines()]
+    corpus = [json.loads(line)["text"] for line in (held_out / "corpus.jsonl").read_text().splitlines()]
+    assert len(learned) == 32
+    assert len(corpus) == 8
+    assert not {line["pos"][0] for line in learned} & set(corpus)
+
+    short = {"steps": 2, "batch": {"texts": 8}, "query_max_length": 32, "document_max_length": 32}
+    done = tercet.train({**values, **short}, device="cpu")
+    assert done.best["sparse/ndcg@10"] > 0
+    model = tercet.load(done.folder, precision="float32", device="cpu")
+    assert model.outputs == ("dense", "sparse", "multivector")
+    given = tercet.load("minilm", precision="float32", device="cpu")
+    torch.testing.assert_close(model.encode(corpus).dense, given.encode(corpus).dense, rtol=0, atol=1e-6)
+    assert {path.name for path in done.folder.glob("*.pt")} == {"sparse_linear.pt", "colbert_linear.pt"}
+
+
+def test_too_few_texts_are_one_message_of_the_pairs_too(
+    pairs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pairs, "sources", lambda options: [])
+    assert pairs.main(["-o", str(tmp_path / "pairs")]) == 2
+    assert "0 pairs are too few to learn from. Ask for more --pairs" in capsys.readouterr().err
+    assert not (tmp_path / "pairs").exists()
 
 
 def test_too_few_texts_are_one_message_that_says_where_more_come_from(
