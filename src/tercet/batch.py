@@ -22,6 +22,8 @@ class Batch:
         token_type_ids: (tokens,) int64 or None, which stands for all zeros.
         attended: (texts,) int64, how many tokens of each text, from its first on, are keys of attention; None
             for all of them. ColBERT's queries end in tokens that look at the others, and at which none looks.
+        prompt_tokens: how many leading tokens of each text are a prompt's, with the tokens before it, where
+            texts have prompts of their own; None where the call says it for all of them.
     """
 
     token_ids: Tensor
@@ -30,6 +32,7 @@ class Batch:
     lengths: tuple[int, ...]
     token_type_ids: Tensor | None = None
     attended: Tensor | None = None
+    prompt_tokens: tuple[int, ...] | None = None
 
     @classmethod
     def from_ids(cls, texts: list[list[int]]) -> Batch:
@@ -71,6 +74,7 @@ class Batch:
             self.lengths,
             None if types is None else _moved(types, device),
             None if attended is None else _moved(attended, device),
+            self.prompt_tokens,
         )
 
 

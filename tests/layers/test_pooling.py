@@ -40,6 +40,21 @@ def test_each_mode_is_its_definition_text_by_text(mode, lengths, skip, seed):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("mode", POOLING_MODES)
+@given(
+    texts=st.lists(st.tuples(st.integers(4, 9), st.integers(0, 3)), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_texts_may_have_prompts_of_their_own_lengths(mode, texts, seed):
+    lengths, skips = zip(*texts, strict=True)
+    hidden = torch.randn(sum(lengths), 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    rows = zip(hidden.split(lengths), skips, strict=True)
+    wanted = torch.stack([by_hand(text, mode, skip) for text, skip in rows])
+    for way in (pool_by_text, pool_at_once):
+        found = way(hidden, of_lengths(*lengths), mode, torch.float64, skips)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("way", [pool_by_text, pool_at_once])
 def test_a_text_that_is_all_prompt_gives_zeros_or_its_first_token(way):
     hidden, batch = torch.ones(5, 3), of_lengths(2, 3)

@@ -187,14 +187,6 @@ def test_what_cannot_be_trained_or_saved_says_why(
     splade = tiny_sparse.write_splade(tmp_path / "splade")
     with pytest.raises(CheckpointError, match=r"cannot be trained: it has no dense vectors"):
         open_trainable(splade)
-    without = (("pooling", {"modes": ("mean",), "include_prompt": False}),)
-    instructed = tiny.write_checkpoint(
-        tmp_path / "instructed", "bert", layout="sentence-transformers", modules=without
-    )
-    with pytest.raises(CheckpointError, match=r"cannot be trained: its pooling leaves prompts out"):
-        open_trainable(instructed)
-    with pytest.raises(InputError, match="Leave `pooling` out"):
-        save_trained(open_trainable(tiny_stack, pooling="mean+max"), tmp_path / "a", DType.FLOAT32, card="")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(OutputError, match="not an empty folder"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["POOLING_MODES", "pool", "pool_at_once", "pool_by_text"]
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def pool(
     batch: Batch,
     mode: str,
     dtype: torch.dtype,
-    skip: int = 0,
+    skip: int | Sequence[int] = 0,
     weight_sums: Tensor | None = None,
 ) -> Tensor:
     """One vector a text.
@@ -26,8 +28,8 @@ def pool(
         batch: where each text lies, on the same device.
         mode: one of POOLING_MODES.
         dtype: of the arithmetic and of what comes out.
-        skip: leading tokens of each text (the prompt) that are left out; a text without other tokens gives
-            zeros, and its first token of "cls".
+        skip: leading tokens of each text (the prompt) that are left out, one number for all or one for each;
+            a text without other tokens gives zeros, and its first token of "cls".
         weight_sums: (texts,) what means divide by, where the rows were multiplied by weights of their words;
             of those weights all count, the prompt's too.
 
@@ -45,13 +47,17 @@ def pool_by_text(
     batch: Batch,
     mode: str,
     dtype: torch.dtype,
-    skip: int = 0,
+    skip: int | Sequence[int] = 0,
     weight_sums: Tensor | None = None,
 ) -> Tensor:
     """`pool` of at least one text, a few operations for each."""
     texts = torch.split(hidden, list(batch.lengths)) if len(batch) > 1 else (hidden,)
     sums = [None] * len(texts) if weight_sums is None else weight_sums.to(dtype)
-    rows = [_one_text(text, mode, dtype, skip, own) for text, own in zip(texts, sums, strict=True)]
+    skips = [skip] * len(texts) if isinstance(skip, int) else skip
+    rows = [
+        _one_text(text, mode, dtype, left_out, own)
+        for text, left_out, own in zip(texts, skips, sums, strict=True)
+    ]
     return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
@@ -60,24 +66,30 @@ def pool_at_once(
     batch: Batch,
     mode: str,
     dtype: torch.dtype,
-    skip: int = 0,
+    skip: int | Sequence[int] = 0,
     weight_sums: Tensor | None = None,
 ) -> Tensor:
     """`pool` in a few operations for all texts: for devices that are slow to start one."""
     starts, stops = batch.cu_seqlens[:-1].long(), batch.cu_seqlens[1:].long()
+    skips = skip if isinstance(skip, int) else torch.tensor(skip, device=hidden.device)
     if mode == "cls":
-        return hidden[torch.where(stops - starts > skip, starts + skip, starts)].to(dtype)
+        return hidden[torch.where(stops - starts > skips, starts + skips, starts)].to(dtype)
     if mode == "lasttoken":
         last = hidden[stops - 1].to(dtype)
-        return torch.where((stops - starts > skip)[:, None], last, torch.zeros_like(last))
+        return torch.where((stops - starts > skips)[:, None], last, torch.zeros_like(last))
     lengths = stops - starts
     rows = hidden.to(dtype)
     # The number of rows is known on the host: without it a GPU would have to be waited for.
     first = torch.repeat_interleave(starts, lengths, output_size=len(hidden))
     position = torch.arange(len(hidden), device=hidden.device) - first
     if skip:
-        kept = position >= skip
-        rows, position, lengths = rows[kept], position[kept], (lengths - skip).clamp(min=0)
+        first_kept = (
+            skips
+            if isinstance(skips, int)
+            else torch.repeat_interleave(skips, lengths, output_size=len(hidden))
+        )
+        kept = position >= first_kept
+        rows, position, lengths = rows[kept], position[kept], (lengths - skips).clamp(min=0)
     if mode == "max":
         texts = torch.arange(len(lengths), device=hidden.device)
         text = torch.repeat_interleave(texts, lengths, output_size=len(rows))

@@ -31,8 +31,12 @@ class Pooling(nn.Module):
         prompt_tokens: int = 0,
         weight_sums: Tensor | None = None,
     ) -> Tensor:
-        """(tokens, hidden) -> (texts, hidden * modes) in `dtype`; `weight_sums` as `Tokens` has them."""
-        skip = 0 if self.include_prompt else prompt_tokens
+        """(tokens, hidden) -> (texts, hidden * modes) in `dtype`; `weight_sums` as `Tokens` has them.
+
+        `prompt_tokens` are those of every text, but where the batch has them for each.
+        """
+        own = batch.prompt_tokens
+        skip = 0 if self.include_prompt else prompt_tokens if own is None else own
         vectors = [pool(hidden, batch, mode, dtype, skip, weight_sums) for mode in self.modes]
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
 

@@ -148,6 +148,7 @@ def _texts(batch: Batch, texts: slice) -> Batch:
         bounds - bounds[0],
         batch.lengths[texts],
         None if types is None else types[rows],
+        prompt_tokens=None if batch.prompt_tokens is None else batch.prompt_tokens[texts],
     )
 
 

@@ -32,6 +32,7 @@ from tercet.training.body import (
     own_weights,
     warn_of_narrow_weights,
 )
+from tercet.training.ending import with_ending
 from tercet.training.outputs import Outputs
 from tercet.training.recipe import HeadRecipe, LoraRecipe
 from tercet.training.sparse_scores import pool_tokens
@@ -191,6 +192,8 @@ def open_trainable(
     *,
     revision: str | None = None,
     pooling: str | None = None,
+    normalize: bool | None = None,
+    include_prompt: bool | None = None,
     heads: HeadRecipe | None = None,
     outputs: tuple[str, ...] | None = None,
     seed: int = 0,
@@ -205,6 +208,8 @@ def open_trainable(
         model: a folder, a hub id, or minilm.
         revision: on the hub.
         pooling: in place of the checkpoint's own.
+        normalize: whether dense vectors have unit length; None for what the checkpoint says.
+        include_prompt: whether a prompt's tokens are pooled; None for what the checkpoint says.
         heads: that are added where they are missing.
         outputs: what losses compare; all that it makes by default.
         seed: of new heads.
@@ -215,10 +220,11 @@ def open_trainable(
 
     Raises:
         CheckpointError: damaged, or of a kind that cannot be trained here.
-        InputError: an output without a head.
+        InputError: an output without a head, or an ending that no folder can say.
     """
     checkpoint = open_checkpoint(find(model, revision=revision), pooling=pooling)
     _refuse(checkpoint)
+    checkpoint = with_ending(checkpoint, normalize=normalize, include_prompt=include_prompt)
     warn_of_narrow_weights(checkpoint)
     made = Trainable(
         checkpoint,
@@ -244,10 +250,6 @@ def _refuse(checkpoint: Checkpoint) -> None:
         reason = "it has no dense vectors"
     elif not int(checkpoint.config["num_hidden_layers"]):
         reason = "it is a table without layers"
-    elif any(
-        spec.kind == "pooling" and not spec.config.get("include_prompt", True) for spec in checkpoint.modules
-    ):
-        reason = "its pooling leaves prompts out (include_prompt: false), and training would take them in"
     if reason is not None:
         raise CheckpointError(
             f"{checkpoint.name} cannot be trained: {reason}. Encoders with dense, sparse_linear and "

@@ -242,7 +242,11 @@ class TrainRecipe:
         model: a folder, a hub id, or minilm.
         revision: commit, tag or branch on the hub.
         output, data, losses, heads, batch, optimizer, validation, checkpoints: see their classes.
-        pooling: in place of the model's own.
+        pooling: in place of the model's own: cls, mean, lasttoken, max, weightedmean, mean_sqrt_len_tokens,
+            or several joined by +.
+        normalize: whether dense vectors have unit length; null for what the model says (of a plain
+            checkpoint of transformers: not).
+        include_prompt: whether a prompt's tokens are pooled; null for what the model says.
         query_max_length, document_max_length: most tokens of a text, special tokens included; null for the
             model's own limit.
         epochs, steps: how long; exactly one of them.
@@ -253,6 +257,7 @@ class TrainRecipe:
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only heads are trained.
         lora: adapters are trained in place of the encoder's own weights, beside heads; null for none.
+        tensorboard: figures of the run go into event files of TensorBoard, too.
     """
 
     model: str
@@ -261,6 +266,8 @@ class TrainRecipe:
     losses: tuple[LossRecipe, ...]
     revision: str | None = None
     pooling: str | None = None
+    normalize: bool | None = None
+    include_prompt: bool | None = None
     heads: HeadRecipe = field(default_factory=HeadRecipe)
     batch: BatchRecipe = field(default_factory=lambda: BatchRecipe(texts=32))
     query_max_length: int | None = limits(None, least=3)
@@ -274,6 +281,7 @@ class TrainRecipe:
     gradient_checkpointing: bool = False
     freeze_body: bool = False
     lora: LoraRecipe | None = None
+    tensorboard: bool = False
     validation: ValidationRecipe | None = None
     checkpoints: CheckpointRecipe = field(default_factory=CheckpointRecipe)
 

@@ -18,7 +18,7 @@ from tercet.checkpoint.layout import Checkpoint, ModuleSpec
 from tercet.checkpoint.paths import read_json_object
 from tercet.checkpoint.tensors import TensorReader
 from tercet.checkpoint.writer import save_checkpoint, write_aside
-from tercet.errors import InputError, PrecisionError
+from tercet.errors import PrecisionError
 from tercet.precision.dtype import DType
 from tercet.training.model import Trainable
 
@@ -50,7 +50,6 @@ def save_trained(model: Trainable, folder: str | Path, dtype: DType, *, card: st
     Raises:
         OutputError: the folder is not empty, or cannot be written; nothing is left half-written.
         PrecisionError: a weight becomes infinite in `dtype`.
-        InputError: modules behind another pooling than the checkpoint's own, which no folder can say.
     """
     folder = Path(folder)
     checkpoint = model.checkpoint
@@ -60,11 +59,6 @@ def save_trained(model: Trainable, folder: str | Path, dtype: DType, *, card: st
     asked = any(spec.where.startswith("pooling=") for spec in checkpoint.modules)
     heads = ("sparse_linear", "colbert_linear")
     body = tuple(_placed(spec) for spec in checkpoint.modules if spec.kind not in heads)
-    if asked and any(spec.kind not in ("pooling", "normalize") for spec in body):
-        raise InputError(
-            f"{checkpoint.name} has modules behind its pooling, and another pooling was asked for: such a "
-            "stack cannot be saved. Leave `pooling` out."
-        )
     trained = replace(checkpoint, modules=body, _reader=_TrainedTensors(checkpoint, model))
     with write_aside(folder) as aside:
         save_checkpoint(trained, aside, dtype)

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tercet.storage.aside import writing
+from tercet.training.event_files import EventFiles
 
 
 class Scalars:
-    """scalars.jsonl in a run's folder."""
+    """scalars.jsonl in a run's folder, and event files of TensorBoard beside it where they are asked for.
 
-    def __init__(self, folder: Path) -> None:
+    Raises:
+        MissingExtraError: event files are asked for, and tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool = False) -> None:
         self.path = folder / "scalars.jsonl"
+        self._events = EventFiles(folder) if tensorboard else None
 
     def begin(self, step: int) -> None:
         """Leaves lines up to this step alone: those behind the state that a run goes on from come again.
@@ -24,6 +30,8 @@ class Scalars:
         Raises:
             OutputError: it cannot be written.
         """
+        if self._events is not None:
+            self._events.begin(step)
         if not self.path.is_file():
             return
         kept = [
@@ -44,6 +52,13 @@ class Scalars:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
+        if self._events is not None:
+            self._events.add(values)
+
+    def close(self) -> None:
+        """Ends what is open; lines that come later are an error of the caller."""
+        if self._events is not None:
+            self._events.close()
 
 
 def _step(line: str) -> int:

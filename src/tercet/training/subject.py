@@ -25,6 +25,7 @@ from tercet.training.losses import make_loss
 from tercet.training.model import open_trainable
 from tercet.training.objective import Objective
 from tercet.training.outputs import OUTPUTS, Outputs
+from tercet.training.prompting import prompted_batch
 from tercet.training.recipe import TrainRecipe, ValidationRecipe
 from tercet.training.saving import save_trained
 from tercet.training.targets import LossValue, Targets
@@ -51,6 +52,8 @@ class EmbeddingSubject:
             recipe.model,
             revision=recipe.revision,
             pooling=recipe.pooling,
+            normalize=recipe.normalize,
+            include_prompt=recipe.include_prompt,
             heads=recipe.heads,
             outputs=tuple(name for name in OUTPUTS if name in heads),
             seed=recipe.seed,
@@ -77,8 +80,10 @@ class EmbeddingSubject:
     def sides(self, batch: TrainingBatch) -> list[Batch]:
         """Queries and passages, on the CPU."""
         return [
-            self._tokens(batch.queries, batch.query_prompts, self._query_length),
-            self._tokens(batch.documents, batch.document_prompts, self._document_length),
+            prompted_batch(self.model.tokenizer, batch.queries, batch.query_prompts, self._query_length),
+            prompted_batch(
+                self.model.tokenizer, batch.documents, batch.document_prompts, self._document_length
+            ),
         ]
 
     def loss(self, objective: Objective, outputs: Sequence[Outputs], targets: Targets) -> LossValue:
@@ -118,10 +123,6 @@ class EmbeddingSubject:
         values = [value for name, value in found.items() if name.partition("/")[0] in heads]
         found["chosen"] = sum(values) / len(values)
         return found
-
-    def _tokens(self, texts: tuple[str, ...], prompts: tuple[str, ...], max_length: int) -> Batch:
-        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-        return Batch.from_ids(self.model.tokenizer.encode(whole, max_length=max_length).ids)
 
     def _prompt(self, role: Literal["query", "document"]) -> str:
         checkpoint = self.model.checkpoint

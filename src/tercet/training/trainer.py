@@ -6,7 +6,7 @@ __all__ = ["Trained", "train"]
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -82,13 +82,15 @@ def train(
         InputError: a recipe or a line of data that cannot be used; everything is checked before the first
         step. NonFiniteError: a loss that is not finite.
         OutputError: the output folder is in use, or cannot be written.
-        MissingExtraError: accelerate or PyYAML is not installed.
+        MissingExtraError: accelerate or PyYAML is not installed, or tensorboardX where the recipe needs it.
     """
     recipe = read_recipe(recipe)
     run = Path(recipe.output.folder + ".run")
     _check_folders(recipe, run, resume)
     with torch.random.fork_rng():
-        return _Run(recipe, run, device, progress).whole(resume)
+        made = _Run(recipe, run, device, progress)
+        with closing(made.scalars):
+            return made.whole(resume)
 
 
 class _Run:
@@ -108,7 +110,7 @@ class _Run:
         )
         self.accelerator = self.where.accelerator
         logger.info("Precision: %s.", self.where.reason)
-        self.scalars = Scalars(folder)
+        self.scalars = Scalars(folder, tensorboard=recipe.tensorboard)
         self.subject = EmbeddingSubject(recipe)
         self.model = self.subject.model
         self.course = Course(
