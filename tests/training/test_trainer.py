@@ -119,7 +119,7 @@ def test_a_run_that_was_interrupted_ends_as_an_unbroken_one(base: Path) -> None:
     assert not Path("broken").exists()
     with pytest.raises(OutputError, match="holds the states of a run"):
         train(recipe(base, "broken", dropout=0.1), device="cpu")
-    with pytest.raises(InputError, match="had another seed; a run goes on as it began"):
+    with pytest.raises(InputError, match="seed was 0 and is 1 now; a run goes on as it began"):
         train(recipe(base, "broken", dropout=0.1, seed=1), device="cpu", resume=True)
     broken = train(recipe(base, "broken", dropout=0.1), device="cpu", resume=True)
     assert broken.loss == pytest.approx(whole.loss, rel=1e-5)

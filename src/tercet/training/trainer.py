@@ -22,7 +22,7 @@ from tercet.evaluation.metrics import parse_metrics
 from tercet.precision.dtype import DType
 from tercet.precision.memory import peak_process_memory
 from tercet.training.course import Course
-from tercet.training.going_on import check_goes_on, lasting
+from tercet.training.going_on import check_goes_on, lasting, measured_by
 from tercet.training.gradients import Gradients
 from tercet.training.processes import find_place, undisturbed
 from tercet.training.recipe import TrainRecipe, ValidationRecipe, read_recipe
@@ -74,7 +74,9 @@ def train(
 
     Args:
         recipe: a YAML file, plain values, or a `TrainRecipe`.
-        resume: go on from the newest state in `<output>.run`; the run ends as an unbroken one would.
+        resume: go on from the newest state in `<output>.run`; the run ends as an unbroken one would. Of the
+            recipe its optimizer, length, precision, validation, checkpoints, output, weights and options of
+            losses may be others now.
         device: "cpu" for the CPU; None for what accelerate finds.
         progress: called after each step.
 
@@ -272,12 +274,25 @@ class _Run:
             raise InputError(f"{self.folder}: there is no state to go on from. Start without resume.")
         state = read_state(found)
         check_goes_on(state, found, self.recipe, self.course.sources, self.where.processes)
+        if state["counts"][0] > self.steps:
+            raise InputError(
+                f"{found}: {state['counts'][0]} steps were taken, and the recipe asks for {self.steps} now. "
+                "Ask for as many or more."
+            )
         self.model.load_state_dict(state["model"])
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay  # as the recipe has it now; rates are set anew each step
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped = state["counts"]
-        self.loss, self.best, self.best_weights = state["loss"], state["best"], state["best_weights"]
+        self.loss = state["loss"]
+        if state.get("measured_by") == measured_by(self.recipe):
+            self.best, self.best_weights = state["best"], state["best_weights"]
+        else:
+            logger.info("Validation is another: what was measured before step %d does not count.", self.step)
+            self.best_step = self.stale = 0
 
     def _note(self, scalars: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
