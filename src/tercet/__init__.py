@@ -15,6 +15,7 @@ __all__ = [
     "load",
     "load_reranker",
     "merge",
+    "merge_statistics",
     "plan",
     "probe",
     "train",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tercet.reranker import Reranker, load_reranker
     from tercet.training.trainer import train
     from tercet.workflows.merge import merge
+    from tercet.workflows.merge_statistics import merge_statistics
 
 # Read when first asked for: `import tercet` alone imports neither torch nor NumPy.
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "load": "tercet.embedder",
     "load_reranker": "tercet.reranker",
     "merge": "tercet.workflows.merge",
+    "merge_statistics": "tercet.workflows.merge_statistics",
     "plan": "tercet.planner",
     "probe": "tercet.planner",
     "train": "tercet.training.trainer",

@@ -8,7 +8,7 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from tercet.workflows.merge import Merged
     from tercet.workflows.merge_check import MergeCheck
 
+_STATISTICS = "Statistics"
+
 
 @command.register("merge")
 def merge(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONFIG OUT | check CONFIG [OUT]",
-            help="A recipe and a new folder; or check and a recipe, to see what it would do and need.",
+            metavar="CONFIG OUT | check CONFIG [OUT] | statistics MODEL TEXTS OUT",
+            help="A recipe and a new folder; or check and a recipe, to see what it would do and need; or "
+            "statistics, a model, texts and a .safetensors file, for the methods regmean and fisher.",
         ),
     ],
     overwrite: Annotated[
@@ -49,6 +52,41 @@ def merge(
         ),
     ] = None,
     shard_size: Annotated[float, typer.Option(metavar="GB", min=0.000001, help="Most of one file.")] = 5.0,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="gram for regmean, fisher for fisher; both by default.",
+            rich_help_panel=_STATISTICS,
+        ),
+    ] = None,
+    max_texts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the file, evenly spread; 1000 by default.", rich_help_panel=_STATISTICS),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Queries that choose among the same passages; 16 by default.",
+            rich_help_panel=_STATISTICS,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Similarities are divided by it; 0.05 by default.", rich_help_panel=_STATISTICS),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most tokens of a text; the model's own limit by default.",
+            rich_help_panel=_STATISTICS,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of random signs; 0 by default.", rich_help_panel=_STATISTICS)
+    ] = None,
     token: shared.Token = None,
     offline: shared.Offline = False,
     yes: shared.Yes = False,
@@ -62,16 +100,34 @@ def merge(
     Example:
     tercet merge merge.yml averaged --audit docs.jsonl
     tercet merge check merge.yml --json
+    tercet merge statistics merged docs.jsonl merged.safetensors --max-texts 500
     """
     from tercet.cli.progress import Progress
     from tercet.workflows.merge import merge as run
     from tercet.workflows.merge_check import check_merge
 
+    options = {
+        "kinds": None if kinds is None else shared.parse_names(kinds),
+        "max_texts": max_texts,
+        "group_size": group_size,
+        "temperature": temperature,
+        "max_length": max_length,
+        "seed": seed,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if arguments[0] == "statistics":
+        _statistics(
+            arguments[1:], given, overwrite=overwrite, token=token, offline=offline, yes=yes, as_json=as_json
+        )
+        return
+    if given:
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{name} belongs to tercet merge statistics. Leave it out.")
     checking = arguments[0] == "check"
     if len(arguments) != 2 and not (checking and len(arguments) == 3):
         raise InputError(
             "Give a recipe and the folder of the result: tercet merge CONFIG OUT; "
-            "or tercet merge check CONFIG [OUT]."
+            "tercet merge check CONFIG [OUT]; or tercet merge statistics MODEL TEXTS OUT."
         )
     confirm = shared.confirmation("A model of the recipe", yes=yes)
     if checking:
@@ -108,6 +164,61 @@ def merge(
             found["audit"] = [one.to_json() for one in merged.audit]
         print(json.dumps({**found, "notes": list(merged.report.notes)}, indent=2, ensure_ascii=False))
     print(_done_page(merged, Path(arguments[1])), file=sys.stderr)
+
+
+def _statistics(
+    arguments: list[str],
+    given: dict[str, Any],
+    *,
+    overwrite: bool,
+    token: str | None,
+    offline: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """What regmean and fisher need, into a file."""
+    if len(arguments) != 3:
+        raise InputError(
+            "Give a model, its texts and the file to write: tercet merge statistics MODEL TEXTS "
+            "OUT.safetensors"
+        )
+    from tercet.cli.progress import Progress
+    from tercet.workflows.merge_statistics import merge_statistics
+
+    model, texts, out = arguments
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress("Gathering", measurable=True, unit="texts"))
+        reached = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal reached
+            bar.advance(done - reached, 0, done / max(total, 1))
+            reached = done
+
+        found = merge_statistics(
+            model,
+            texts,
+            out,
+            overwrite=overwrite,
+            token=token,
+            local_files_only=offline,
+            confirm=shared.confirmation(model, yes=yes),
+            progress=progress,
+            **given,
+        )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    lines = []
+    if "gram" in found.kinds:
+        lines.append(f"Gram matrices of {found.texts:,} texts, {found.tokens:,} tokens.")
+    if "fisher" in found.kinds:
+        what = "queries with their passages" if found.pairs else "texts cut into halves"
+        lines.append(f"Fisher information of {found.queries:,} {what}.")
+    if found.too_short:
+        lines.append(f"{found.too_short:,} texts are too short to be cut into halves.")
+    if found.truncated:
+        lines.append(f"{found.truncated:,} texts were cut at the longest length.")
+    print("\n".join([f"{found.file}:", *lines]), file=sys.stderr)
 
 
 def _check_page(check: MergeCheck) -> str:
