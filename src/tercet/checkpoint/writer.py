@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tercet.checkpoint.contents import Checkpoint
 from tercet.checkpoint.header import DTYPE_NAMES, SAFETENSORS_DTYPES, TensorInfo
+from tercet.checkpoint.held import held_folder, remove_abandoned
 from tercet.checkpoint.listed import ListedWeights
 from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
 from tercet.checkpoint.routes import ROUTERS, router_folders
@@ -131,7 +132,8 @@ def open_tensors(
 def write_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A new folder beside `folder` that takes its name when the block ends well, else vanishes.
 
-    With `overwrite` what `folder` held before goes then, all of it.
+    With `overwrite` what `folder` held before goes then, all of it. What a killed run left beside it goes at
+    once.
 
     Raises:
         OutputError: `folder` holds files already, or the disk is full or not writable.
@@ -140,26 +142,27 @@ def write_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if used and not (overwrite and folder.is_dir() and not folder.is_symlink()):
         raise OutputError(f"{folder} exists and is not an empty folder. Name a new one; nothing was written.")
     aside = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
+    remove_abandoned(folder)
     try:
-        aside.mkdir(parents=True)
-        try:
-            yield aside
-            if used:
-                before = aside.with_suffix(".old")
-                folder.rename(before)
-                try:
+        with held_folder(aside):
+            try:
+                yield aside
+                if used:
+                    before = aside.with_suffix(".old")
+                    folder.rename(before)
+                    try:
+                        aside.rename(folder)
+                    except BaseException:
+                        before.rename(folder)
+                        raise
+                    shutil.rmtree(before)
+                else:
+                    if folder.exists():
+                        folder.rmdir()
                     aside.rename(folder)
-                except BaseException:
-                    before.rename(folder)
-                    raise
-                shutil.rmtree(before)
-            else:
-                if folder.exists():
-                    folder.rmdir()
-                aside.rename(folder)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
     except OSError as error:
         raise _cannot_write(folder, error) from error
 

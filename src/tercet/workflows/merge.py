@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from tercet.checkpoint.hashing import hash_file, hash_weights
+from tercet.checkpoint.held import remove_abandoned
 from tercet.checkpoint.paths import read_json_object
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.writer import copy_settings, write_aside
@@ -95,6 +96,7 @@ def merge(
     recipes = recipes_of(recipe)
     out = Path(out)
     _check_out(out, recipes, overwrite=overwrite)
+    remove_abandoned(out)  # before it is seen how much room there is
     fetch = Fetch(token, local_files_only, cache_folder, confirm)
     plans, _ = plan_recipes(recipes, fetch)
     check_space(plans, out)
@@ -110,7 +112,7 @@ def merge(
     with write_aside(out, overwrite=overwrite) as aside:
         if len(recipes) == 1:
             return _written(plans[0], aside, options)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=aside.parent) as parts:
+        with tempfile.TemporaryDirectory(prefix=".parts.", dir=aside) as parts:
             for number, part in enumerate(recipes[:-1]):
                 folder = Path(parts) / f"{number}"
                 folder.mkdir()

@@ -45,7 +45,7 @@ def _mean(task: Task, cosines: Tensor, max_iter: int, tolerance: float) -> Tenso
         tangent = torch.zeros_like(mean)
         for place, dot in enumerate((cosines @ mean).clamp(-1, 1).tolist()):
             angle = math.acos(dot)
-            if angle < tolerance:
+            if angle <= tolerance:
                 continue
             if math.pi - angle < 1e-7:
                 raise InputError(
@@ -56,7 +56,7 @@ def _mean(task: Task, cosines: Tensor, max_iter: int, tolerance: float) -> Tenso
             tangent -= factor * dot * mean
             tangent[place] += factor
         length = _length(tangent, cosines)
-        if length < tolerance:
+        if length <= tolerance:
             break
         mean = math.cos(length) * mean + math.sin(length) * (tangent / length)
         mean = mean / (_length(mean, cosines) or 1.0)
