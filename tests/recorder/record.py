@@ -103,7 +103,7 @@ def main() -> None:
         _save(out / "static.npz", static_stacks(folder))
         _save(out / "rerankers.npz", record_rerankers.record(folder))
         _save(out / "score_stacks.npz", record_score_stacks.stack_scores(folder))
-        _save(out / "words.npz", record_words.word_stacks(folder))
+        _save(out / "words.npz", {**record_words.word_stacks(folder), "nltk": record_words.nltk_words()})
         _save(out / "bags.npz", record_bags.bag_stacks(folder))
         _save(out / "late.npz", record_late.late_vectors(folder))
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))

@@ -5,8 +5,9 @@ python tests/recorder/record_words.py tests/recorded/words.npz
 
 from __future__ import annotations
 
-__all__ = ["word_stacks"]
+__all__ = ["nltk_words", "word_stacks"]
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import numpy as np  # noqa: E402
+from nltk.tokenize import word_tokenize  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 from recorder import word_cases  # noqa: E402
@@ -31,6 +33,12 @@ def word_stacks(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def nltk_words() -> np.ndarray:
+    """The words that NLTK finds in each text, as JSON: Tercet's own environment has no NLTK."""
+    found = {text: word_tokenize(text, preserve_line=True) for text in word_cases.TEXTS}
+    return np.array(json.dumps(found))
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        np.savez_compressed(sys.argv[1], **word_stacks(Path(scratch)))
+        np.savez_compressed(sys.argv[1], **word_stacks(Path(scratch)), nltk=nltk_words())

@@ -23,17 +23,44 @@ TEXTS = (
     "The cat, the dog: (three) BIRDS and Paris!",
     "random ... element ### [SEP] read a csv file",
     "wait for several coroutines " * 12,
+    "I can't see New York City, nor the new york (times) of NEW YORK. "
+    "The csv\u2019s file isn't \"the cat\"... a__b",
 )
+# What sentence-transformers looks for: longer phrases first, in lower case if not as they stand.
+PHRASES: Mapping[str, Any] = {
+    "vocab": [
+        *("the", "New_York", "new_york", "New_York_City", "is_n't", "cat", "csv", "a__b", "file", "ca", "_"),
+        *(
+            "nor_the_new",
+            "times",
+            "a_b_c_d_e_f",
+            "the_cat",
+            "several_coroutines_wait",
+            "wait_for",
+            "'s",
+            "``",
+        ),
+        *("dog", "read_a_csv_file", "the", "element", "#", "..."),
+    ],
+    "stop_words": ["and", "of"],
+    "do_lower_case": True,  # which the original does not look at
+    "ngram_separator": "_",
+    "max_ngram_length": 5,
+}
 _CLASSES = "sentence_transformers.sentence_transformer.modules"
 
 
 @dataclass(frozen=True)
 class WordCase:
-    """Modules behind the table, and changes to the settings of table and words."""
+    """Modules behind the table, and changes to the settings of table and words.
+
+    `phrases`: settings of a PhraseTokenizer, which then stands in place of the WhitespaceTokenizer.
+    """
 
     parts: tuple[Part, ...]
     table: Mapping[str, Any] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)
+    phrases: Mapping[str, Any] | None = None
 
 
 CASES: Mapping[str, WordCase] = {
@@ -44,12 +71,24 @@ CASES: Mapping[str, WordCase] = {
     ),
     "weighted words, short": WordCase((word_weights(), pooling()), table={"max_seq_length": 7}),
     "lstm of words": WordCase((lstm(8), pooling("max"))),
+    "phrases": WordCase((pooling(),), phrases=PHRASES),
+    "phrases of two words, stop words": WordCase(
+        (word_weights(), pooling()),
+        phrases={**PHRASES, "max_ngram_length": 2, "stop_words": ["the", "cat", "is_not"]},
+    ),
+    "phrases with another separator": WordCase(
+        (pooling(),),
+        phrases={"vocab": ["New York", "the", "new", "York", "a  b"], "ngram_separator": " "},
+    ),
+    "no phrases": WordCase(
+        (pooling(),), table={"max_seq_length": 3}, phrases={**PHRASES, "ngram_separator": None}
+    ),
     "cnn of words": WordCase((cnn(4, (1, 3)), pooling())),
 }
 
 
 def write(folder: Path, name: str, *, dtype: str = "float32") -> Path:
-    """The folder of a case: 220 words, each a row of width 32."""
+    """The folder of a case: 220 words, or those of its phrases, and a table of 220 rows of width 32."""
     case = CASES[name]
     tiny_modules.write_stack(folder, case.parts, dtype=dtype)
     for path in folder.iterdir():
@@ -65,9 +104,13 @@ def write(folder: Path, name: str, *, dtype: str = "float32") -> Path:
         "max_seq_length": 1_000_000,
         **case.table,
     }
-    (made / "wordembedding_config.json").write_text(json.dumps(settings))
     listed = {"vocab": words, "stop_words": [], "do_lower_case": False, **case.words}
-    (made / "whitespacetokenizer_config.json").write_text(json.dumps(listed))
+    if case.phrases is not None:
+        settings["tokenizer_class"] = f"{_CLASSES}.tokenizer.phrase.PhraseTokenizer"
+        listed = {**PHRASES, **case.phrases}
+    (made / "wordembedding_config.json").write_text(json.dumps(settings))
+    file = "whitespacetokenizer" if case.phrases is None else "phrasetokenizer"
+    (made / f"{file}_config.json").write_text(json.dumps(listed))
     table = normal("words", (len(words), 32), 1.0).to(getattr(torch, dtype))
     save_file({"emb_layer.weight": table}, made / "model.safetensors", metadata={"format": "pt"})
     path = folder / "modules.json"

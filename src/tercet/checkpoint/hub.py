@@ -35,6 +35,7 @@ _SETTINGS = (
     "lstm_config.json",
     "wordembedding_config.json",
     "whitespacetokenizer_config.json",
+    "phrasetokenizer_config.json",
     "idf.json",
     "artifact.metadata",
     "tokenizer.json",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["WORDS_FILE", "read_word_embeddings", "refuse_places"]
+__all__ = ["PHRASES_FILE", "WORDS_FILE", "read_word_embeddings", "refuse_places"]
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,11 +15,13 @@ from tercet.checkpoint.weights import Remote, find_weights
 from tercet.errors import CheckpointError
 
 WORDS_FILE = "whitespacetokenizer_config.json"
+PHRASES_FILE = "phrasetokenizer_config.json"
+_SPLITTERS = {"WhitespaceTokenizer": WORDS_FILE, "PhraseTokenizer": PHRASES_FILE}
 _TABLE = "emb_layer.weight"
 
 
 def read_word_embeddings(folder: Path, relative: str, remote: Remote | None = None) -> Body:
-    """The table of a WordEmbeddings module, from its header alone; words are those between white space.
+    """The table of a WordEmbeddings module, from its header alone; white space parts the words, or NLTK.
 
     Raises:
         CheckpointError: a file is missing, or splits words in another way, or does not fit.
@@ -29,16 +31,17 @@ def read_word_embeddings(folder: Path, relative: str, remote: Remote | None = No
     length = config.pop("max_seq_length", 1_000_000)
     config.pop("update_embeddings", None)
     nothing_left(path, config, {"tokenizer_class", "update_embeddings", "max_seq_length"})
-    if not isinstance(splitter, str) or splitter.rsplit(".", 1)[-1] != "WhitespaceTokenizer":
+    listed = _SPLITTERS.get(splitter.rsplit(".", 1)[-1]) if isinstance(splitter, str) else None
+    if listed is None:
         raise CheckpointError(
-            f"{path}: 'tokenizer_class' is {splitter!r}; words split by a WhitespaceTokenizer are supported. "
-            "Use sentence-transformers for this model."
+            f"{path}: 'tokenizer_class' is {splitter!r}; words split by a {' or a '.join(_SPLITTERS)} are "
+            "supported. Use sentence-transformers for this model."
         )
     if type(length) is not int or length < 1:
         raise CheckpointError(
             f"{path}: 'max_seq_length' is {length!r}, expected a positive number. Correct the file."
         )
-    words = inside(folder, f"{relative}/{WORDS_FILE}" if relative else WORDS_FILE, said_by="modules.json")
+    words = inside(folder, f"{relative}/{listed}" if relative else listed, said_by="modules.json")
     if not words.is_file():
         raise CheckpointError(f"{words} is missing. Fetch or save the model again.")
     weights = find_weights(folder, relative, remote)

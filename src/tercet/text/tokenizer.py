@@ -18,7 +18,7 @@ import torch
 from tercet.batch import Batch
 from tercet.checkpoint.bag_files import BAG_FILE
 from tercet.checkpoint.layout import Checkpoint
-from tercet.checkpoint.word_files import WORDS_FILE
+from tercet.checkpoint.word_files import PHRASES_FILE, WORDS_FILE
 from tercet.errors import CheckpointError, InputError
 from tercet.extras import require
 
@@ -90,12 +90,17 @@ class Tokenizer:
 
         Raises:
             CheckpointError: there is no tokenizer, or it is damaged, or needs embeddings that are not there.
-            MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not.
+            MissingExtraError: only a SentencePiece or vocabulary file is there, and transformers is not; or
+                NLTK is not, which a PhraseTokenizer needs.
         """
         if checkpoint.tokenizer_file is not None and checkpoint.tokenizer_file.name in (WORDS_FILE, BAG_FILE):
             from tercet.text.words import WordTokenizer  # built on this class
 
             return WordTokenizer.read(checkpoint.tokenizer_file, int(checkpoint.config["vocab_size"]))
+        if checkpoint.tokenizer_file is not None and checkpoint.tokenizer_file.name == PHRASES_FILE:
+            from tercet.text.phrases import PhraseTokenizer  # built on this class, too
+
+            return PhraseTokenizer.read(checkpoint.tokenizer_file, int(checkpoint.config["vocab_size"]))
         inner = _read(checkpoint)
         if not checkpoint.special_tokens:
             inner.post_processor = None  # it does nothing but put them there

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["WordTokenizer"]
+__all__ = ["WordTokenizer", "listed_words"]
 
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +48,11 @@ class WordTokenizer(Tokenizer):
         found = read_json_object(path)
         if path.name == BAG_FILE:
             return cls(bag_vocabulary(path, found), left_out=frozenset(), lowercase=False)
-        words, left_out = found.get("vocab"), found.get("stop_words", [])
-        for key, value in (("vocab", words), ("stop_words", left_out)):
-            if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-                raise CheckpointError(f"{path}: {key!r} is not a list of words. Fetch or save it again.")
-        if len(words or ()) > rows:
-            raise CheckpointError(
-                f"{path} has {len(words or ()):,} words, the table {rows:,} rows. They are of different "
-                "saves; fetch the model again."
-            )
+        words, left_out = listed_words(path, found, rows)
         lowercase = found.get("do_lower_case", False)
         if type(lowercase) is not bool:
             raise CheckpointError(f"{path}: 'do_lower_case' is {lowercase!r}, expected true or false.")
-        return cls(words or (), left_out=frozenset(left_out), lowercase=lowercase)
+        return cls(words, left_out=left_out, lowercase=lowercase)
 
     def id_to_token(self, token_id: int) -> str:
         """The word of an id; "<id 7>" of an id that has none."""
@@ -99,3 +91,22 @@ class WordTokenizer(Tokenizer):
 
     def _beginning(self, text: str, max_length: int) -> str | None:
         return None
+
+
+def listed_words(path: Path, found: Mapping[str, Any], rows: int) -> tuple[list[str], frozenset[str]]:
+    """The words of a file, and those of them that have no token.
+
+    Raises:
+        CheckpointError: one of the two is no list of words, or there are more words than rows of the table.
+    """
+    words, left_out = found.get("vocab"), found.get("stop_words", [])
+    for key, value in (("vocab", words), ("stop_words", left_out)):
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise CheckpointError(f"{path}: {key!r} is not a list of words. Fetch or save it again.")
+    words = words or []
+    if len(words) > rows:
+        raise CheckpointError(
+            f"{path} has {len(words):,} words, the table {rows:,} rows. They are of different saves; fetch "
+            "the model again."
+        )
+    return words, frozenset(left_out)
