@@ -89,6 +89,17 @@ CASES: Mapping[str, TrainedCase] = {
         outputs=("dense",),
         recipe={"output": {"folder": "trained", "dtype": "bfloat16"}, "pooling": "mean"},
     ),
+    "dense alone, normalised, prompts left out": TrainedCase(
+        {
+            "layout": "sentence-transformers",
+            "modules": ("pooling",),
+            "prompts": _PROMPTS,
+            "seed": 7,
+            **_SIZES,
+        },
+        outputs=("dense",),
+        recipe={"normalize": True, "include_prompt": False},
+    ),
     "heads added, saved in bfloat16": TrainedCase(
         {"seed": 3, **_SIZES},
         recipe={
