@@ -35,6 +35,9 @@ class Engine:
     def schemes(self, device: str) -> Sequence[Scheme]:
         return [scheme(dtype) for dtype in self.rows]
 
+    def lacks(self, architecture: str) -> str | None:
+        return None
+
     def probe(self, device: str, schemes: Sequence[Scheme]) -> dict[Scheme, Measured]:
         self.probes += 1
         return {found: self.rows[found.dtype] for found in schemes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "capability",
+    "capability_for",
     "kernels_here",
     "make_plan",
     "plan",
@@ -27,6 +28,7 @@ import torch
 
 from tercet.cache import cache_folder as user_cache
 from tercet.cache import read_json, write_json
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.layout import Checkpoint, open_checkpoint
 from tercet.checkpoint.reranker_files import is_reranker, open_reranker
 from tercet.checkpoint.source import Source, find
@@ -103,6 +105,29 @@ def probe(device: object = None, *, refresh: bool = False) -> Capability:
     return capability(device, refresh=refresh)
 
 
+def capability_for(checkpoint: Checkpoint, here: Capability) -> Capability:
+    """What a device can do for one model: engines without its architecture run nothing, and say so.
+
+    Drift was stated of encoders: of a decoder none is known before an audit.
+    """
+    schemes = {}
+    for scheme, found in here.schemes.items():
+        lack = _lack(checkpoint, scheme)
+        if lack is not None and found.runs:
+            found = Measured(None, None, None, lack, None, found.quiet)
+        elif checkpoint.architecture in DECODERS and not scheme.is_plain:
+            found = replace(found, drift=None)
+        schemes[scheme] = found
+    return replace(here, schemes=schemes)
+
+
+def _lack(checkpoint: Checkpoint, scheme: Scheme) -> str | None:
+    """Why the engine of a scheme cannot run a model, of any of its encoders; None where it can."""
+    engine = ENGINES[scheme.engine]
+    found = (engine.lacks(one.architecture) for one in checkpoint.members)
+    return next((lack for lack in found if lack is not None), None)
+
+
 def make_plan(
     checkpoint: Checkpoint,
     *,
@@ -135,7 +160,7 @@ def make_plan(
         PrecisionError: what was asked for does not run here, or the memory does not suffice.
     """
     if isinstance(precision, Plan):
-        return _replayed(precision)
+        return _replayed(precision, checkpoint)
     outputs = None if outputs is None else named_outputs(outputs)
     wish = precision if isinstance(precision, Precision) else Wish.parse(precision)
     output = None if output_dtype is None else DType.parse(output_dtype)
@@ -143,7 +168,7 @@ def make_plan(
     process_bytes = process_memory()
     footprint = checkpoint.footprint()
     _check_outputs(footprint, outputs)
-    here = capability(device)
+    here = capability_for(checkpoint, capability(device))
     choice: Choice | None = None
     kept: tuple[int, ...] = ()
     audited = recall(checkpoint, here.device, kernels_here()) if _is_auto(wish) else None
@@ -291,7 +316,7 @@ def _check_outputs(footprint: Footprint, outputs: Sequence[str] | None) -> None:
             )
 
 
-def _replayed(plan: Plan) -> Plan:
+def _replayed(plan: Plan, checkpoint: Checkpoint) -> Plan:
     """A plan that someone made earlier, after its engine was found to be here and its formats to agree."""
     where = f"the plan of {plan.model or 'a model'}"
     if plan.scheme.engine not in ENGINES:
@@ -304,6 +329,8 @@ def _replayed(plan: Plan) -> Plan:
             f"{where} runs {plan.scheme} on {plan.device}, which that engine does not do here. "
             "Make the plan anew."
         )
+    if (lack := _lack(checkpoint, plan.scheme)) is not None:
+        raise PrecisionError(f"{where} runs {plan.scheme}, and {lack}. Make the plan anew.")
     # A file edited by hand may contradict itself; its vectors would not be what their provenance says.
     heads = DType.FLOAT64 if plan.scheme.dtype is DType.FLOAT64 else DType.FLOAT32
     for name, dtype in (("weights", plan.scheme.dtype), ("compute", plan.scheme.compute), ("heads", heads)):

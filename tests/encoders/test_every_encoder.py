@@ -7,7 +7,9 @@ import torch
 
 import tercet
 import tiny
+import tiny_decoders
 from tercet.batch import Batch
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.encoder_files import ARCHITECTURES
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.encoders import ENCODERS
@@ -18,11 +20,14 @@ from tercet.precision.dtype import DType
 KINDS = {name: {"architecture": name} for name in ARCHITECTURES} | {
     "electra, narrow embeddings": {"architecture": "electra", "embedding": 12}
 }
+# What `tiny_decoders.write_decoder` is given.
+KINDS |= {name: {"max_positions": 66, "model_max_length": 66} for name in DECODERS}
 
 
 @pytest.fixture(params=KINDS)
 def folder(request, tmp_path):
-    return tiny.write_checkpoint(tmp_path / "model", **KINDS[request.param])
+    write = tiny_decoders.write_decoder if request.param in DECODERS else tiny.write_checkpoint
+    return write(tmp_path / "model", **KINDS[request.param])
 
 
 def texts_of(lengths):

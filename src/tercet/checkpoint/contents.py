@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tercet.checkpoint.body import UNLIMITED
+from tercet.checkpoint.decoder_files import DECODERS, DecoderSizes
 from tercet.checkpoint.encoder_files import BIASED
 from tercet.checkpoint.hashing import hash_weights
 from tercet.checkpoint.header import TensorInfo
@@ -158,6 +159,7 @@ class Checkpoint:
                 others={one.of_routes: one.footprint() for one in others},
             )
         hidden, layers = int(self.config["hidden_size"]), int(self.config["num_hidden_layers"])
+        decoder = DecoderSizes.of(self.config) if self.architecture in DECODERS else None
         # A table without layers is used as it is stored, whatever the precision.
         body = [info for info in self.tensors.values() if info.is_float and layers]
         table = [] if layers else list(self.tensors.values())
@@ -189,7 +191,9 @@ class Checkpoint:
             outputs=self.outputs,
             dense_dim=self.dense_dim,
             multivector_dim=self.multivector_dim,
-            fused_numbers=layers * 3 * hidden * (hidden + 1),
+            fused_numbers=0 if decoder else layers * 3 * hidden * (hidden + 1),
+            layer_numbers=decoder.numbers if decoder else 0,
+            layer_width=decoder.widest if decoder else 0,
             token_numbers=max((_token_numbers(module) for module in self.parts), default=0),
             mixes_layers=any(module.config.get("active", False) for module in self.parts),
             biased=self.architecture in BIASED,

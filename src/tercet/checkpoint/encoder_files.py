@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tercet.checkpoint.decoder_files import DECODERS, decoder_settings
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.paths import inside, read_json_object
 from tercet.checkpoint.unknown import advice, looks_like
 from tercet.errors import CheckpointError
 
-ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet")
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", *DECODERS)
 # Those whose attention adds a bias to each score.
 BIASED = ("mpnet",)
 
@@ -46,7 +47,7 @@ _OWN_KEYS: Mapping[str, Mapping[str, str]] = {
     }
 }
 # RoBERTa's positions begin behind the row of its padding token; these begin at the first row.
-_FROM_FIRST_ROW = ("bert", "distilbert", "electra")
+_FROM_FIRST_ROW = ("bert", "distilbert", "electra", *DECODERS)
 _PREFIXES = (
     "bert.",
     "roberta.",
@@ -92,7 +93,9 @@ def read_encoder_config(folder: Path, relative: str) -> tuple[str, dict[str, Any
                 f"{path}: {own.get(key, key)!r} is {value!r}, expected a positive number. "
                 "Fetch or save it again."
             )
-    if config["hidden_size"] % config["num_attention_heads"]:
+    if architecture in DECODERS:
+        config |= decoder_settings(path, config)
+    elif config["hidden_size"] % config["num_attention_heads"]:
         width, heads = (own.get(key, key) for key in ("hidden_size", "num_attention_heads"))
         raise CheckpointError(
             f"{path}: {width} {config['hidden_size']} is not a multiple of {heads} "

@@ -14,6 +14,7 @@ from tercet.checkpoint.bag_files import read_bag
 from tercet.checkpoint.body import Body
 from tercet.checkpoint.branches import joined
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.late_interaction import EXPANSION_KEYS, LateForm, late_form, read_late, take_projection
@@ -95,7 +96,7 @@ def _opened(
         stack = replace(stack, modules=of_tokens)
     heads, head_notes = read_heads(folder, hidden, source.remote) if late is None else ((), ())
     if layout in ("bge-m3", "huggingface"):
-        stack = Stack("", _M3_MODULES if heads else _ASSUMED_MODULES)
+        stack = Stack("", _M3_MODULES if heads else _assumed(body, notes))
     if pooling is not None:
         if stack.first == "SparseStaticEmbedding":
             raise InputError(
@@ -113,7 +114,7 @@ def _opened(
                 "a text is the mean. Leave pooling out."
             )
         stack = _with_pooling(stack, parse_pooling(pooling))
-        notes = [note for note in notes if note != _ASSUMED_MEAN]
+        notes = [note for note in notes if note not in (_ASSUMED_MEAN, _ASSUMED_LAST)]
         notes.append(f"Pooling is {pooling!r}, as asked.")
     if late is None:
         check_widths(folder, stack, hidden)
@@ -219,10 +220,30 @@ _ASSUMED_MEAN = (
     "There is no modules.json: mean pooling without normalisation is assumed, as sentence-transformers does. "
     "Pass pooling='cls' if the model was trained so."
 )
+_ASSUMED_LAST = (
+    "There is no modules.json: this is a language model, of which the last token's vector is taken without "
+    "normalisation, as sentence-transformers does. Pass pooling='mean' if the model was trained so."
+)
+_CHAT = (
+    "Its tokenizer has a chat template, into which sentence-transformers would put each text: here texts are "
+    "embedded as they are."
+)
 _LANGUAGE_MODEL = (
     "It ends in a masked-language head, which dense vectors do not use. Pass pooling='splade' if it was "
     "trained for sparse vectors (SPLADE)."
 )
+
+
+def _assumed(body: Body, notes: list[str]) -> tuple[ModuleSpec, ...]:
+    """The pooling of an encoder alone; of one that was a language model, the last token's."""
+    if body.architecture not in DECODERS:
+        return _ASSUMED_MODULES
+    if body.tokenizer_config.get("chat_template"):
+        notes.append(_CHAT)
+    if not str(next(iter(body.config.get("architectures") or ()), "")).endswith("ForCausalLM"):
+        return _ASSUMED_MODULES
+    notes[:] = [_ASSUMED_LAST if note == _ASSUMED_MEAN else note for note in notes]
+    return (parse_pooling("lasttoken", "assumed"),)
 
 
 def _makes_sparse(stack: Stack) -> bool:

@@ -195,6 +195,11 @@ def _check_transformer(path: Path, settings: Mapping[str, Any], task: str, notes
                 "Use sentence-transformers for this model."
             )
     modalities = settings.get("modality_config")
+    if isinstance(modalities, dict) and "message" in modalities:
+        raise CheckpointError(
+            f"{path}: modality_config has 'message': texts are put into a chat template before they are "
+            "embedded, which is not done here. Use sentence-transformers for this model."
+        )
     if modalities is not None:
         text = modalities.get("text") if isinstance(modalities, dict) else None
         expected = {"method": "forward", "method_output_name": _TASKS[task]}

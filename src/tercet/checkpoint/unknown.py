@@ -52,8 +52,8 @@ def advice(config: Mapping[str, Any]) -> str:
         )
     if _first_class(config).endswith(_LANGUAGE_MODELS):
         return (
-            "It is a language model; encoders alone are run here. Run it with sentence-transformers, or with "
-            "FlagEmbedding's FlagLLMModel."
+            "It is a language model, and of those only Qwen3 is run here. Run it with sentence-transformers, "
+            "or with FlagEmbedding's FlagLLMModel."
         )
     kind = str(config.get("model_type"))
     sense = next((what for key, what in _SENSES.items() if key in config), None)

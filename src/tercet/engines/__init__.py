@@ -54,6 +54,10 @@ class EngineKind(Protocol):
         """What was measured of each scheme."""
         ...
 
+    def lacks(self, architecture: str) -> str | None:
+        """Why it cannot run an architecture; None where it can."""
+        ...
+
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The checkpoint's body, loaded as the plan says."""
         ...

@@ -29,7 +29,7 @@ from tercet.encoders.bert import BertLayer
 from tercet.engines import ENGINES, Engine
 from tercet.engines.heap import give_back_free_memory
 from tercet.engines.mixed import float32_prefixes
-from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, load_packed
+from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, lacks_decoders, load_packed
 from tercet.engines.probing import CRANFIELD, probe_linear
 from tercet.engines.weight_cache import Block, map_blocks, write_blocks
 from tercet.errors import CheckpointError, InputError, PrecisionError
@@ -264,6 +264,10 @@ class _Kind:
                 native={scheme: level != "scalar" for scheme, level in running.items()},
             )
         return {scheme: replace(measured[scheme], keeps_memory=True) for scheme in schemes}
+
+    def lacks(self, architecture: str) -> str | None:
+        """Decoders."""
+        return lacks_decoders(architecture)
 
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The body with its linear layers packed."""

@@ -18,7 +18,7 @@ from tercet.checkpoint.layout import Checkpoint
 from tercet.engines import ENGINES, Engine
 from tercet.engines.heap import give_back_free_memory
 from tercet.engines.mixed import float32_prefixes, linear_layers
-from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, load_packed
+from tercet.engines.packed import LinearWeight, PackedEncoder, SingleLinear, lacks_decoders, load_packed
 from tercet.engines.probing import CRANFIELD, probe_linear
 from tercet.engines.torch_packed import rounded
 from tercet.layers.activation import Activation
@@ -135,6 +135,10 @@ class _Kind:
         return probe_linear(
             {scheme: QuantisedLinear for scheme in schemes}, drifts=dict.fromkeys(schemes, STATED_DRIFT)
         )
+
+    def lacks(self, architecture: str) -> str | None:
+        """Decoders."""
+        return lacks_decoders(architecture)
 
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The body with its linear layers quantised."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LinearWeight", "PackedEncoder", "SingleLinear", "load_packed"]
+__all__ = ["LinearWeight", "PackedEncoder", "SingleLinear", "lacks_decoders", "load_packed"]
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.batch import Batch
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.layout import Checkpoint
 from tercet.encoders import Encoder
@@ -74,6 +75,13 @@ class SingleLinear:
     ) -> Tensor:
         """(tokens, in) float32 -> (tokens, out) float32."""
         return torch_product(x, self._weight, bias, activation, residual)
+
+
+def lacks_decoders(architecture: str) -> str | None:
+    """Why an engine of packed layers cannot run an architecture: a decoder's layers have other parts."""
+    if architecture not in DECODERS:
+        return None
+    return f"this engine has encoders alone, and {architecture} is a decoder"
 
 
 def load_packed(checkpoint: Checkpoint, products: Callable[[list[LinearWeight]], list[Product]]) -> nn.Module:

@@ -143,7 +143,7 @@ def _mapped_bytes(checkpoint: Checkpoint, dtype: DType) -> int:
     return sum(
         info.num_bytes
         for name, info in checkpoint.tensors.items()
-        if info.dtype == str(dtype) and ".layer." in name
+        if info.dtype == str(dtype) and (".layer." in name or name.startswith("layers."))
     )
 
 
@@ -199,6 +199,10 @@ class _Kind:
         beyond = [scheme for scheme in schemes if scheme in (TF32, FLOAT8)]
         plain = probe_torch(device, [scheme for scheme in schemes if scheme not in beyond])
         return plain | probe_tensor_cores(device, beyond)
+
+    def lacks(self, architecture: str) -> str | None:
+        """Nothing: an encoder's own file has its forward."""
+        return None
 
     def open(self, checkpoint: Checkpoint, plan: Plan) -> Engine:
         """The body in torch."""

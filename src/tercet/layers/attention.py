@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["BIAS_BLOCK_BYTES", "attention", "grouped", "padded", "varlen"]
 
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -27,53 +28,66 @@ def attention(
     *,
     bias: Tensor | None = None,
     bfloat16: bool = False,
+    causal: bool = False,
 ) -> Tensor:
-    """Softmax attention of each text over its own tokens (Vaswani et al. 2017), bidirectional.
+    """Softmax attention of each text over its own tokens (Vaswani et al. 2017), bidirectional or causal.
 
     Args:
-        query, key, value: (tokens, hidden) each; columns of one fused product, or three tensors.
+        query, key, value: (tokens, hidden) each; columns of one fused product, or three tensors. Keys and
+            values may be narrower, of fewer heads, each of which serves as many of the queries' in a row.
         batch: where each text lies; rows behind its last text belong to none.
-        num_heads: heads that share the hidden size.
+        num_heads: heads that share the hidden size of the queries.
         bias: (num_heads, 2 reach + 1), added to the scaled score of a key that is -reach..reach places behind
             its query; contiguous, and no text is longer than reach + 1. None for no bias.
         bfloat16: products of float32 rows in bfloat16, where a native kernel multiplies it.
+        causal: a token looks at itself and at those before it alone; without a bias.
 
     Returns:
         (tokens, hidden), in the dtype of what came in. Rows that belong to no text are zeros, or anything
         where flash attention does not write them; they never enter another row.
     """
     if batch.attended is not None:
-        return padded(query, key, value, batch, num_heads, bias=bias)
+        return padded(query, key, value, batch, num_heads, bias=bias, causal=causal)
     if query.device.type == "cpu":
         # The kernel knows no gradients.
         learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-        if bias is None and native.available(query.dtype) and not learns:
+        if bias is None and not causal and native.available(query.dtype) and not learns:
             return native.attention(query, key, value, batch.cu_seqlens, num_heads, bfloat16=bfloat16)
-        return grouped(query, key, value, batch, num_heads, bias=bias)
+        return grouped(query, key, value, batch, num_heads, bias=bias, causal=causal)
     if bias is None and query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
-        return varlen(query, key, value, batch, num_heads)
-    return padded(query, key, value, batch, num_heads, bias=bias)
+        return varlen(query, key, value, batch, num_heads, causal=causal)
+    return padded(query, key, value, batch, num_heads, bias=bias, causal=causal)
 
 
 def grouped(
-    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, bias: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    batch: Batch,
+    num_heads: int,
+    *,
+    bias: Tensor | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """One kernel call for each run of texts of equal length; nothing is padded for it.
 
     A bias is never written out for each pair of tokens: the kernel reads it through a view.
     """
     tokens, hidden = query.shape
+    width = hidden // num_heads
     parts, start = [], 0
     for length, group in groupby(batch.lengths):
         texts = sum(1 for _ in group)
         stop = start + texts * length
         # (texts, heads, length, width)
         queries, keys, values = (
-            rows[start:stop].view(texts, length, num_heads, hidden // num_heads).transpose(1, 2)
+            rows[start:stop].view(texts, length, rows.shape[1] // width, width).transpose(1, 2)
             for rows in (query, key, value)
         )
         if bias is None or not length:
-            mixed = functional.scaled_dot_product_attention(queries, keys, values)
+            mixed = functional.scaled_dot_product_attention(
+                queries, keys, values, is_causal=causal, enable_gqa=keys.shape[1] != num_heads
+            )
         else:
             mixed = _with_bias(queries, keys, values, bias)
         parts.append(mixed.transpose(1, 2).reshape(stop - start, hidden))
@@ -93,7 +107,9 @@ def _with_bias(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> T
     return mixed.flip(2)
 
 
-def varlen(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int) -> Tensor:
+def varlen(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, causal: bool = False
+) -> Tensor:
     """Flash attention over packed texts (Dao 2023), for half precision on CUDA: one call a batch.
 
     Where texts begin and end is read on the device; `max_seqlen` may be larger than the longest of them.
@@ -101,15 +117,26 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: i
     from torch.nn.attention.varlen import varlen_attn
 
     tokens, hidden = query.shape
-    heads = [rows.view(tokens, num_heads, hidden // num_heads) for rows in (query, key, value)]
+    heads = [rows.view(tokens, -1, hidden // num_heads) for rows in (query, key, value)]
     bounds, longest = batch.cu_seqlens, batch.max_seqlen
-    mixed = varlen_attn(heads[0], heads[1], heads[2], bounds, bounds, longest, longest)
+    call = varlen_attn
+    if causal:
+        shares = heads[1].shape[1] != num_heads
+        call = partial(varlen_attn, window_size=(-1, 0), enable_gqa=shares)
+    mixed = call(heads[0], heads[1], heads[2], bounds, bounds, longest, longest)
     assert isinstance(mixed, Tensor)
     return mixed.reshape(tokens, hidden)
 
 
 def padded(
-    query: Tensor, key: Tensor, value: Tensor, batch: Batch, num_heads: int, *, bias: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    batch: Batch,
+    num_heads: int,
+    *,
+    bias: Tensor | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """Padded for this one step, where a call costs more than the padding.
 
@@ -127,12 +154,21 @@ def padded(
     places = torch.where(inside, starts + position, starts).clamp(max=tokens - 1)
     # (texts, heads, longest, width)
     queries, keys, values = (
-        rows[places].view(*places.shape, num_heads, hidden // num_heads).transpose(1, 2)
+        rows[places].view(*places.shape, -1, hidden // num_heads).transpose(1, 2)
         for rows in (query, key, value)
     )
+    # Written out: not every kernel that keeps no scores of all pairs knows of shared keys.
+    shared = num_heads // keys.shape[1]
+    if shared > 1:
+        keys, values = (rows.repeat_interleave(shared, dim=1) for rows in (keys, values))
     keys_seen = inside if batch.attended is None else position < batch.attended[:, None]
     mask = keys_seen[:, None, None, :]
-    if bias is None:
+    if causal and batch.attended is None:
+        # Padding stands behind each text, where none of its tokens looks.
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+    elif bias is None:
+        if causal:
+            mask = mask & (position <= position[:, None])
         mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     else:
         mixed = _in_blocks(queries, keys, values, mask, bias)

@@ -8,6 +8,7 @@ __all__ = [
     "Linear",
     "Product",
     "ThreeLinear",
+    "Unbiased",
     "onednn_product",
     "pack_for_onednn",
     "set_product",
@@ -42,7 +43,7 @@ class Product(Protocol):
 def torch_product(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     activation: Activation | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
@@ -83,8 +84,8 @@ def pack_for_onednn(weight: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """A linear layer with what follows it: an activation, or the addition of a residual."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
         self.product: Product = torch_product
 
     def forward(
@@ -92,6 +93,23 @@ class Linear(nn.Linear):
     ) -> Tensor:
         """(tokens, in) -> (tokens, out)."""
         return self.product(x, self.weight, self.bias, activation, residual)
+
+
+class Unbiased(Linear):
+    """The same without a bias, as decoders have it."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(
+        self, x: Tensor, activation: Activation | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """(tokens, in) -> (tokens, out)."""
+        if self.product is torch_product:
+            return torch_product(x, self.weight, None, activation, residual)
+        # Other products add one in any case, while their result is in cache.
+        none = x.new_zeros(self.out_features)
+        return self.product(x, self.weight, none, activation, residual)
 
 
 class ThreeLinear(nn.Module):

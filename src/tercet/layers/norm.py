@@ -1,8 +1,8 @@
-"""Layer normalisation, and vectors of unit length."""
+"""Normalisation of rows: by mean and variance, by their root mean square, or to unit length."""
 
 from __future__ import annotations
 
-__all__ = ["LayerNorm", "unit_rows"]
+__all__ = ["LayerNorm", "RMSNorm", "unit_rows"]
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,25 @@ class LayerNorm(nn.LayerNorm):
         """Whether the kernel, which sees addresses alone, can be given these rows and the parameters."""
         fits = x.is_cpu and x.ndim == 2 and x.shape[1:] == self.normalized_shape and x.stride(1) == 1
         return fits and self.weight.dtype is self.bias.dtype is torch.float32
+
+
+class RMSNorm(nn.Module):
+    """Rows divided by their root mean square (Zhang & Sennrich 2019), in float32 or wider."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same, in its dtype."""
+        return self.wide(x).to(x.dtype)
+
+    def wide(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same, not yet rounded to a half format."""
+        rows = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(rows.square().mean(-1, keepdim=True) + self.eps)
+        return rows * scale * self.weight
 
 
 def unit_rows(vectors: Tensor) -> Tensor:

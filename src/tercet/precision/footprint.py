@@ -56,6 +56,8 @@ class Footprint:
         dense_dim, multivector_dim: widths of the vectors; multivector_dim None without that head.
         fused_numbers: numbers of the encoder that are copied on load even when nothing is cast (fused q/k/v).
         token_numbers: most numbers of one token that a module over token vectors holds at once.
+        layer_numbers: weights of the linear layers of one layer; 0 of BERT's form.
+        layer_width: most numbers of one token that exist at a time within a layer; 0 of BERT's form.
         mixes_layers: whether the sum of several layers is held beside the one that is being computed.
         biased: whether attention adds a bias to the score of each pair of tokens.
         table_bytes: of a table without layers, which is used as it is stored.
@@ -83,6 +85,8 @@ class Footprint:
     multivector_dim: int | None
     fused_numbers: int
     token_numbers: int = 0
+    layer_numbers: int = 0
+    layer_width: int = 0
     mixes_layers: bool = False
     biased: bool = False
     table_bytes: int = 0
@@ -100,8 +104,12 @@ class Footprint:
     @property
     def linear_numbers(self) -> int:
         """Weights of the layers' linear layers, which are what is packed or quantised."""
-        in_layers = self.layers * (4 * self.hidden * self.hidden + 2 * self.hidden * self.intermediate)
-        return min(self.body_numbers, in_layers)
+        return min(self.body_numbers, self.layers * self.linear_numbers_of_a_layer)
+
+    @property
+    def linear_numbers_of_a_layer(self) -> int:
+        """The same of one layer."""
+        return self.layer_numbers or 4 * self.hidden * self.hidden + 2 * self.hidden * self.intermediate
 
 
 def weight_bytes(footprint: Footprint, precision: Precision, group: int | None = None) -> int:
@@ -164,9 +172,9 @@ def predict_memory(
     )
     holes, recomputing = 0 if keeps_memory else min(running, _MOST_HOLES_BYTES), 0
     if footprint.layers and min(precision.compute.bytes, precision.weights.bytes) < 4:
-        hidden, inner = footprint.hidden, footprint.intermediate
-        layer = 4 * (4 * hidden * hidden + 2 * hidden * inner)
-        positions = 4 * footprint.max_tokens * hidden
+        layer = 4 * footprint.linear_numbers_of_a_layer
+        # Decoders have no table of positions.
+        positions = 0 if footprint.layer_numbers else 4 * footprint.max_tokens * footprint.hidden
         wide = Precision(DType.FLOAT32, DType.FLOAT32, precision.heads, precision.output)
         again = _activation_bytes(footprint, wide, tokens, outputs)
         recomputing = layer + positions
@@ -235,7 +243,7 @@ def _loading_bytes(footprint: Footprint, precision: Precision, weights: int) -> 
         return 4 * hidden * max(3 * hidden, inner)  # a linear layer before it is packed
     chunk = min(footprint.largest_tensor * stored, _CAST_CHUNK_BYTES) if casts else 0
     # a third of q/k/v before it is fused
-    return chunk + (hidden * hidden * planned if footprint.layers else 0)
+    return chunk + (hidden * hidden * planned if footprint.fused_numbers else 0)
 
 
 def _activation_bytes(
@@ -248,7 +256,8 @@ def _activation_bytes(
 ) -> int:
     """Bytes that one batch needs at its widest point: a feed-forward net, attention, or a head."""
     hidden, inner = footprint.hidden, footprint.intermediate
-    body, blocks = max(2 * hidden + 2 * inner, 7 * hidden) * precision.compute.bytes, 0
+    width = footprint.layer_width or max(2 * hidden + 2 * inner, 7 * hidden)
+    body, blocks = width * precision.compute.bytes, 0
     if blocked:
         body, blocks = 7 * hidden * precision.compute.bytes, 8 * inner * min(tokens, _BLOCK_ROWS)
     if not footprint.layers:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tercet.batch import Batch
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.layout import Checkpoint, ModuleSpec, open_checkpoint
 from tercet.checkpoint.source import find
@@ -250,6 +251,8 @@ def _refuse(checkpoint: Checkpoint) -> None:
         reason = "it has no dense vectors"
     elif not int(checkpoint.config["num_hidden_layers"]):
         reason = "it is a table without layers"
+    elif checkpoint.architecture in DECODERS:
+        reason = "it is a decoder"
     if reason is not None:
         raise CheckpointError(
             f"{checkpoint.name} cannot be trained: {reason}. Encoders with dense, sparse_linear and "

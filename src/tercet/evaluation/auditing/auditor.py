@@ -32,7 +32,7 @@ from tercet.evaluation.encoding import Encoding, text_identity
 from tercet.evaluation.metrics import METRICS_VERSION, parse_metrics
 from tercet.evaluation.samples import sample_batches
 from tercet.heads import named_outputs
-from tercet.planner import capability, kernels_here, with_float32_layers
+from tercet.planner import capability, capability_for, kernels_here, with_float32_layers
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Capability
 from tercet.precision.plan import Plan
@@ -132,7 +132,7 @@ def audit(
     available = checkpoint.footprint().outputs
     heads = available if outputs is None else _heads(outputs, available, checkpoint)
     _check_dimensions(shorter, checkpoint, heads)
-    here = capability(device)
+    here = capability_for(checkpoint, capability(device))
     encoding = Encoding(heads, query_prompt, document_prompt, max_length)
     asked = contenders(checkpoint, here, None if precisions is None else list(precisions), outputs=heads)
     float32 = plan_of(checkpoint, here, fastest_float32(here), outputs=heads)
