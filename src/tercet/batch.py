@@ -5,7 +5,9 @@ from __future__ import annotations
 __all__ = ["Batch"]
 
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,17 +39,18 @@ class Batch:
     @classmethod
     def from_ids(cls, texts: list[list[int]]) -> Batch:
         """The texts' token ids, laid end to end, on the CPU."""
-        lengths = tuple(len(ids) for ids in texts)
+        lengths = tuple(map(len, texts))
         if len(texts) == 1:
             [length] = lengths
             token_ids = torch.tensor(texts[0], dtype=torch.int64)
             bounds = torch.tensor([0, length], dtype=torch.int32)
             return cls(token_ids, torch.arange(length), bounds, lengths)
-        token_ids = torch.tensor([token for ids in texts for token in ids], dtype=torch.int64)
-        ends = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
-        starts = torch.repeat_interleave(ends[:-1], ends.diff())
-        position_ids = torch.arange(len(token_ids), dtype=torch.int64) - starts
-        return cls(token_ids, position_ids, ends.to(torch.int32), lengths)
+        # By NumPy, which takes an eighth of the time that torch takes to read a list.
+        ends = np.cumsum((0, *lengths), dtype=np.int64)
+        ids = np.fromiter(chain.from_iterable(texts), dtype=np.int64, count=int(ends[-1]))
+        places = np.arange(len(ids), dtype=np.int64) - np.repeat(ends[:-1], lengths)
+        bounds = torch.from_numpy(ends.astype(np.int32))
+        return cls(torch.from_numpy(ids), torch.from_numpy(places), bounds, lengths)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.batch import Batch
+from tercet.layers.one_thread import ONE_THREAD
 from tercet.layers.pooling import POOLING_MODES, pool, pool_at_once, pool_by_text
 
 
@@ -101,3 +102,16 @@ def test_pooling_at_once_asks_nothing_of_its_device(mode):
     batch = of_lengths(4, 5).to(torch.device("meta"))
     found = pool(torch.empty(9, 6, device="meta", dtype=torch.bfloat16), batch, mode, torch.float32)
     assert (found.shape, found.dtype) == ((2, 6), torch.float32)
+
+
+@pytest.mark.parametrize("mode", ["mean", "mean_sqrt_len_tokens"])
+def test_a_long_text_is_added_up_by_parts_to_the_same_and_alone_as_beside_others(mode):
+    generator = torch.Generator().manual_seed(0)
+    lengths = (3, ONE_THREAD // 256 + 1, 0, 1000)
+    hidden = torch.randn(sum(lengths), 256, generator=generator)
+    found = pool_by_text(hidden, of_lengths(*lengths), mode, torch.float32)
+    wanted = pool_at_once(hidden.double(), of_lengths(*lengths), mode, torch.float64)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
+    for number, rows in enumerate(hidden.split(lengths)):
+        alone = pool_by_text(rows, of_lengths(len(rows)), mode, torch.float32)
+        assert torch.equal(alone[0], found[number])

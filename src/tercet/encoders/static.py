@@ -18,10 +18,7 @@ from tercet.batch import Batch
 from tercet.checkpoint.body import UNLIMITED
 from tercet.encoders import ENCODERS, Target
 from tercet.layers.mixing import LayerMix
-
-# Fewer numbers than torch divides among threads. Its threads go on spinning for milliseconds, on cores that
-# the tokenizer needs for the next texts: half of the time where a table is all that there is.
-_NUMBERS = (1 << 15) - 1
+from tercet.layers.one_thread import ONE_THREAD
 
 
 class StaticEncoder(nn.Module):
@@ -69,7 +66,7 @@ class StaticEncoder(nn.Module):
         if not ids.is_cpu:
             return self._weighted(ids).to(self.dtype)
         hidden = torch.empty(len(ids), width, dtype=self.dtype)
-        step = max(1, _NUMBERS // width)
+        step = max(1, ONE_THREAD // width)
         for first in range(0, len(ids), step):
             hidden[first : first + step] = self._weighted(ids[first : first + step])
         return hidden

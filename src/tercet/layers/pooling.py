@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tercet.batch import Batch
 from tercet.checkpoint.stack import POOLING_MODES
+from tercet.layers.one_thread import ONE_THREAD
 
 
 def pool(
@@ -52,6 +53,10 @@ def pool_by_text(
 ) -> Tensor:
     """`pool` of at least one text, a few operations for each."""
     texts = torch.split(hidden, list(batch.lengths)) if len(batch) > 1 else (hidden,)
+    if mode == "mean" and not skip and weight_sums is None:
+        # What most models do, and for a table of vectors most of the work.
+        totals = torch.cat([_sum(text, dtype) for text in texts])
+        return totals.div_(torch.tensor(batch.lengths, dtype=dtype).clamp_(min=1)[:, None])
     sums = [None] * len(texts) if weight_sums is None else weight_sums.to(dtype)
     skips = [skip] * len(texts) if isinstance(skip, int) else skip
     rows = [
@@ -125,11 +130,20 @@ def _one_text(
         weights = torch.arange(len(text) - count + 1, len(text) + 1, dtype=dtype)[:, None]
         divisor = weights.sum() if weight_sum is None else weight_sum.clamp(min=1e-9)
         return (rows.to(dtype) * weights).sum(0, keepdim=True) / divisor
-    total = rows.sum(0, keepdim=True, dtype=dtype)
+    total = _sum(rows, dtype)
     if weight_sum is not None:
         divisor = weight_sum.clamp(min=1e-9)
         return total.div_(divisor.sqrt() if mode == "mean_sqrt_len_tokens" else divisor)
     return total.div_(count**0.5 if mode == "mean_sqrt_len_tokens" else count)
+
+
+def _sum(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """(1, hidden), the sum of one text's rows; a long text's by parts, so that no other thread is woken."""
+    if rows.numel() <= ONE_THREAD:
+        return rows.sum(0, keepdim=True, dtype=dtype)
+    step = max(1, ONE_THREAD // rows.shape[1])
+    parts = torch.cat([part.sum(0, keepdim=True, dtype=dtype) for part in torch.split(rows, step)])
+    return parts.sum(0, keepdim=True)
 
 
 def _segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
