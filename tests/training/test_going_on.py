@@ -106,7 +106,7 @@ def test_what_decides_what_is_learned_may_not_change_and_is_named(changes: dict[
     with pytest.raises(InputError) as caught:
         check_goes_on(state, Path("out.run/step-2"), read_recipe(recipe(Path("base"), **changes)), [], 1)
     assert str(caught.value).startswith(f"out.run/step-2: {said}")
-    assert "Put the key back, or start anew" in str(caught.value)
+    assert "Put it back, or start anew" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def check_goes_on(
             raise InputError(
                 f"{found}: {key} was {_shown(before.get(key))} and is {_shown(now.get(key))} now; a run goes "
                 "on as it began, but for the optimizer, the length, the precision, weights and options of "
-                "losses, validation, checkpoints and output. Put the key back, or start anew in another folder."
+                "losses, validation, checkpoints and output. Put it back, or start anew in another folder."
             )
     for source, digest in zip(sources, state["data"], strict=True):
         if source.digest() != digest:

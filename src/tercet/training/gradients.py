@@ -61,12 +61,12 @@ class Gradients:
         scale = 1.0 / self.recipe.batch.accumulate
 
         def backward(value: Tensor) -> None:
-            self.accelerator.backward(value * scale)
+            self.accelerator.backward(self.where.scaler.scale(value * scale))
 
         def encode(part: Batch) -> Any:
             device_type = self.accelerator.device.type
             narrow = self.where.narrow
-            with self.accelerator.autocast(), torch.autocast(device_type, narrow, enabled=narrow is not None):
+            with torch.autocast(device_type, narrow, enabled=narrow is not None):
                 return self.wrapped(part, objective.heads)
 
         def compare(outputs: Sequence[Outputs]) -> LossValue:

@@ -9,18 +9,20 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
 from tercet.errors import InputError
 from tercet.extras import require
+from tercet.training.precision import NARROW, Precision, choose
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+# Steps without an overflow after which float16's factor is doubled again, as torch has it.
+_GROWTH_STEPS = 2000
 # Ways in which accelerate may cut a model up. A state, a measurement and a saved folder need all of it.
 _CUT_UP = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
 
@@ -31,13 +33,21 @@ class Place:
 
     Attributes:
         accelerator: accelerate's.
-        narrow: the dtype of autocast, None for float32, and for float16, which is accelerate's affair.
+        precision: the name of the format that the encoder computes in.
         reason: why this precision.
+        scaler: multiplies the loss, and leaves out steps whose gradients overflowed, in float16; in other
+            formats it does nothing.
     """
 
     accelerator: Any
-    narrow: torch.dtype | None
+    precision: str
     reason: str
+    scaler: torch.amp.GradScaler
+
+    @property
+    def narrow(self) -> torch.dtype | None:
+        """The dtype of autocast, None for float32."""
+        return NARROW[self.precision]
 
     @property
     def processes(self) -> int:
@@ -75,21 +85,18 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
     """
     accelerate = require("accelerate", extra="train", purpose="tercet train")
     cpu = device == "cpu" or not torch.cuda.is_available()
-    if precision == "float16" and cpu:
-        raise InputError("precision is float16, which needs a GPU. Take bfloat16 or float32 on the CPU.")
-    narrow, reason = _narrow(precision, cpu)
     # In a batch that not every head learns from, not every weight has a gradient.
     options = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = accelerate.Accelerator(
             cpu=cpu,
-            mixed_precision="fp16" if narrow is torch.float16 else "no",
+            mixed_precision="no",  # what is narrow, and how the loss is scaled, is decided here
             kwargs_handlers=[options],
         )
     except ValueError as error:
         raise InputError(
-            f"precision {precision} on {'the CPU' if cpu else 'a GPU'}: {error} accelerate keeps its first "
-            "setting, float16 or not and CPU or not, for the whole process: train in another one."
+            f"Training on {'the CPU' if cpu else 'a GPU'}: {error} accelerate keeps its first setting, the "
+            "CPU or not, for the whole process: train in another one."
         ) from None
     kind = getattr(accelerator.distributed_type, "value", str(accelerator.distributed_type))
     if kind in _CUT_UP:
@@ -103,21 +110,16 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
             "batch.negatives_across_devices is true, and there is one process. Start several with "
             "`accelerate launch` or torchrun, or leave it out."
         )
-    # Autocast to bfloat16 needs no scaling of the loss; float16's is accelerate's.
-    return Place(accelerator, torch.bfloat16 if narrow is torch.bfloat16 else None, reason)
-
-
-def _narrow(precision: Precision, cpu: bool) -> tuple[torch.dtype | None, str]:
-    """The dtype of the encoder's products, None for float32; and why."""
-    if precision != "auto":
-        return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision], (
-            f"{precision}, as the recipe says"
-        )
-    if cpu:
-        return None, "float32: of training on a CPU nothing narrower was measured to be good"
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16, "bfloat16, which the GPU multiplies; weights, heads and losses in float32"
-    return None, "float32: the GPU does not multiply bfloat16"
+    if precision == "float16" and cpu:
+        logger.warning("float16 on a CPU: most emulate it, many times slower than float32.")
+    scaler = torch.amp.GradScaler(
+        accelerator.device.type, growth_interval=_GROWTH_STEPS, enabled=precision == "float16"
+    )
+    place = Place(accelerator, "float32", "", scaler)
+    # Processes that all measured would disturb one another, and might not agree.
+    chosen = choose(precision, accelerator.device) if accelerator.is_main_process else ("", "")
+    name, reason = place.shared(chosen)
+    return replace(place, precision=name, reason=reason)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ __all__ = ["Trained", "train"]
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -180,14 +180,16 @@ class _Run:
             total += float(value.value) / accumulate
             for name, part in value.parts.items():
                 parts[name] = parts.get(name, 0.0) + float(part) / accumulate
-        limit = self.recipe.optimizer.max_gradient_norm
+        scaler, limit = self.where.scaler, self.recipe.optimizer.max_gradient_norm
+        scaler.unscale_(self.optimizer)
         norm = float(self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit or float("inf")))
         self._check_gradients(norm)
         tokens_of_all, total = self.where.sum_and_mean(tokens, total)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.rate(self.step)
         with undisturbed():
-            self.optimizer.step()
+            scaler.step(self.optimizer)
+            scaler.update()
             self.optimizer.zero_grad()
             self.step, self.loss = self.step + 1, total
             self.epoch, self.place = place
@@ -202,6 +204,7 @@ class _Run:
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "gradient_norm": norm if isfinite(norm) else None,
                 "skipped": self.skipped,
+                **({"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}),
                 "tokens": round(tokens_of_all),
                 "tokens_per_second": tokens_of_all / max(seconds, 1e-9),
                 "peak_bytes": peak_process_memory(),
@@ -214,7 +217,7 @@ class _Run:
             self.failures = 0
             return
         self.failures += 1
-        if self.accelerator.scaler is not None and self.failures <= _MOST_SKIPS:
+        if self.where.scaler.is_enabled() and self.failures <= _MOST_SKIPS:
             self.skipped += 1
             return
         self.optimizer.zero_grad()
@@ -260,7 +263,8 @@ class _Run:
             **lasting(self.recipe, self.course.sources, self.where.processes),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+            "scaler": self.where.scaler.state_dict(),
+            "measured_precision": self.where.precision if self.recipe.precision == "auto" else None,
             "counts": [self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped],
             "loss": self.loss,
             "best": self.best,
@@ -284,8 +288,12 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay  # as the recipe has it now; rates are set anew each step
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.where.scaler.is_enabled():
+            self.where.scaler.load_state_dict(state["scaler"])
+        measured = state.get("measured_precision")
+        if self.recipe.precision == "auto" and measured not in (None, self.where.precision):
+            logger.info("Precision: %s, which was measured when the run began.", measured)
+            self.where = self.gradients.where = replace(self.where, precision=measured)
         self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped = state["counts"]
         self.loss = state["loss"]
         if state.get("measured_by") == measured_by(self.recipe):
