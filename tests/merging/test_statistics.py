@@ -262,7 +262,8 @@ def test_a_folder_is_merged_by_what_its_files_say(method, gathered, tmp_path):
         assert any("two Gram matrices of the widest layer" in note for note in plan.notes)
         assert any("64 inputs" in note for note in plan.notes)
         assert any(
-            note.startswith("Averaged, since there are no Gram matrices of them") for note in plan.notes
+            note.startswith("Averaged, without Gram matrices of their own, like biases and norms: emb")
+            for note in plan.notes
         )
     else:
         assert not plan.notes

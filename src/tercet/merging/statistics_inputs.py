@@ -41,7 +41,7 @@ class GatheredStatistics:
 
     Attributes:
         files: model -> its file, of all models that were asked for so far.
-        without: tensors that were asked for and have none.
+        without: tensors that were asked for and have none where they might.
     """
 
     def __init__(self, kind: Kind, where: str) -> None:
@@ -70,7 +70,9 @@ class GatheredStatistics:
             file.find(self.kind, key_of(part, one.place)) for file, one in zip(files, inputs, strict=True)
         ]
         if not any(found):
-            self.without.append(shown)
+            # Gram matrices are of linear layers: that biases and norms have none goes without saying.
+            if self.kind == "fisher" or len(inputs[0].stored.shape) > 1:
+                self.without.append(shown)
             return ()
         made = []
         for file, one, info in zip(files, inputs, found, strict=True):
@@ -87,9 +89,9 @@ class GatheredStatistics:
         if not self.without:
             return None
         more = f" and {len(self.without) - 4} more" if len(self.without) > 4 else ""
-        return (
-            f"Averaged, since there are no {_KINDS[self.kind]} of them: {', '.join(self.without[:4])}{more}."
-        )
+        beside = ", like biases and norms" if self.kind == "gram" else ""
+        what = f"without {_KINDS[self.kind]} of their own{beside}"
+        return f"Averaged, {what}: {', '.join(self.without[:4])}{more}."
 
     def _open(self, one: GatheredInput, shown: str) -> StatisticsFile:
         model = one.model
