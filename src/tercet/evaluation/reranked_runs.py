@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SecondStage", "reranked_run"]
+__all__ = ["SecondStage", "reranked_run", "with_those_below"]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,12 +161,16 @@ def reranked_run(
     if progress is not None:
         progress(0, 0.0)
     for one in rerank(score, found):
-        below = run[one.found.id].ids[depth:]
-        lowest = float(one.ranking.scores[-1]) if len(one.ranking) else 0.0
-        # In float32 a step of 1 vanishes beside numbers above 2^24, which no score is near.
-        steps = np.arange(1, len(below) + 1, dtype=np.float64)
-        scores = np.concatenate([one.ranking.scores, (lowest - steps).astype(np.float32)])
-        made[one.found.id] = Ranking(one.ranking.ids + below, scores)
+        made[one.found.id] = with_those_below(one.ranking, run[one.found.id].ids[depth:])
         if progress is not None:
             progress(len(one.ranking), len(made) / len(found))
     return made
+
+
+def with_those_below(ranking: Ranking, below: tuple[str, ...]) -> Ranking:
+    """The ranking with documents behind it that were not ranked anew; scores as `reranked_run` says."""
+    lowest = float(ranking.scores[-1]) if len(ranking) else 0.0
+    # In float32 a step of 1 vanishes beside numbers above 2^24, which no score is near.
+    steps = np.arange(1, len(below) + 1, dtype=np.float64)
+    scores = np.concatenate([ranking.scores, (lowest - steps).astype(np.float32)])
+    return Ranking(ranking.ids + below, scores)

@@ -6,9 +6,9 @@ __all__ = ["Ranked", "Reranker"]
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from tercet.reranker.options import Call, activation_of, default_activation, tru
 from tercet.reranker.pairs import Pair, windows
 from tercet.signatures import refuse_unknown_keywords
 from tercet.text.pack import pack
-from tercet.text.pairs import EncodedPairs, PairEncoder
+from tercet.text.pairs import EncodedPairs, PairEncoder, takes_types
 from tercet.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Reranker:
         self.activation = default_activation(checkpoint) if activation is None else activation
         activation_of(self.activation)
         self.num_labels: int = checkpoint.modules[-1].config["labels"]
-        self._typed = self._pairs.has_types and _takes_types(checkpoint)
+        self._typed = self._pairs.has_types and takes_types(checkpoint)
         head = _head(checkpoint, plan)
         self._engine = ENGINES[plan.scheme.engine].open(checkpoint, plan)
         self._head = head.requires_grad_(False).eval().to(self._engine.device)
@@ -252,10 +252,7 @@ class Reranker:
 
     def _scores(self, encoded: EncodedPairs, part: slice, first: int, call: Call) -> Tensor:
         """(pairs, labels) float32 of one batch on the CPU; `first`: the number of its window's first pair."""
-        batch = Batch.from_ids(encoded.ids[part])
-        if self._typed:
-            types = list(chain.from_iterable(encoded.type_ids[part]))
-            batch = replace(batch, token_type_ids=torch.tensor(types, dtype=torch.int64))
+        batch = encoded.batch(part, types=self._typed)
         begin = first + part.start
         with torch.no_grad():
             hidden = self._engine.forward(batch)
@@ -293,17 +290,6 @@ def _head(checkpoint: Checkpoint, plan: Plan) -> nn.Module:
     if len(checkpoint.modules) == 1:
         return build(checkpoint.modules[0], hidden)
     return dense_chain(checkpoint.modules, hidden, build, str(checkpoint.folder))
-
-
-def _takes_types(checkpoint: Checkpoint) -> bool:
-    """Whether the encoder tells query and document apart, and the tokenizer's settings let it."""
-    rows = checkpoint.config.get("type_vocab_size", 1)
-    settings = checkpoint.tokenizer_config
-    inputs = settings.get("model_input_names")
-    if not isinstance(inputs, list):
-        # Of a tokenizer without a class of its own, transformers 4 passed types on, and 5 does not.
-        inputs = [] if settings.get("tokenizer_class") == "TokenizersBackend" else ["token_type_ids"]
-    return isinstance(rows, int) and rows > 1 and "token_type_ids" in inputs
 
 
 def _restore(checkpoint: Checkpoint, plan: Plan, max_length: int | None, activation: str | None) -> Reranker:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["TRUNCATIONS", "EncodedPairs", "PairEncoder", "Truncation"]
+__all__ = ["TRUNCATIONS", "EncodedPairs", "PairEncoder", "Truncation", "takes_types"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from typing import Literal
 
+import torch
+
+from tercet.batch import Batch
+from tercet.checkpoint.contents import Checkpoint
 from tercet.errors import CheckpointError, InputError
 from tercet.text.tokenizer import Tokenizer
 
@@ -34,6 +38,14 @@ class EncodedPairs:
     def lengths(self) -> list[int]:
         """Tokens of each pair."""
         return [len(ids) for ids in self.ids]
+
+    def batch(self, pairs: slice, *, types: bool) -> Batch:
+        """Some of the pairs, on the CPU; with `types` the encoder is told query and document apart."""
+        made = Batch.from_ids(self.ids[pairs])
+        if not types:
+            return made
+        found = list(chain.from_iterable(self.type_ids[pairs]))
+        return replace(made, token_type_ids=torch.tensor(found, dtype=torch.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +149,17 @@ class PairEncoder:
             encoded.type_ids.append(type_ids)
             encoded.truncated.append(kept != (len(whole[0]), len(whole[1])))
         return encoded
+
+
+def takes_types(checkpoint: Checkpoint) -> bool:
+    """Whether the encoder tells query and document apart, and the tokenizer's settings let it."""
+    rows = checkpoint.config.get("type_vocab_size", 1)
+    settings = checkpoint.tokenizer_config
+    inputs = settings.get("model_input_names")
+    if not isinstance(inputs, list):
+        # Of a tokenizer without a class of its own, transformers 4 passed types on, and 5 does not.
+        inputs = [] if settings.get("tokenizer_class") == "TokenizersBackend" else ["token_type_ids"]
+    return isinstance(rows, int) and rows > 1 and "token_type_ids" in inputs
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -11,22 +11,30 @@ from tercet import __version__
 from tercet.training.recipe import TrainRecipe
 
 
-def model_card(recipe: TrainRecipe, steps: int, measured: Mapping[str, float]) -> str:
-    """The page, with the front matter that the hub reads."""
+def model_card(
+    recipe: TrainRecipe, steps: int, measured: Mapping[str, float], *, reranks: bool = False
+) -> str:
+    """The page, with the front matter that the hub reads; `reranks`: of a reranker."""
+    task = "text-ranking" if reranks else "feature-extraction"
+    loads = (
+        "It scores pairs of texts in Tercet (`tercet.load_reranker`), in sentence-transformers "
+        "(`CrossEncoder`) and in FlagEmbedding (`FlagReranker`)."
+        if reranks
+        else "It loads in Tercet (`tercet.load`), in sentence-transformers, and, where it has both "
+        "sparse_linear.pt and colbert_linear.pt, in FlagEmbedding."
+    )
     base = recipe.model
     lines = [
         "---",
         "library_name: sentence-transformers",
         f"base_model: {json.dumps(base)}",
-        "pipeline_tag: feature-extraction",
-        "tags: [tercet, sentence-transformers, feature-extraction]",
+        f"pipeline_tag: {task}",
+        f"tags: [tercet, sentence-transformers, {task}]",
         "---",
         "",
         f"# A model trained from {base}",
         "",
-        f"Made by Tercet {__version__} in {steps:,} steps. It loads in Tercet (`tercet.load`), in "
-        "sentence-transformers, and, where it has both sparse_linear.pt and colbert_linear.pt, in "
-        "FlagEmbedding.",
+        f"Made by Tercet {__version__} in {steps:,} steps. {loads}",
         "",
     ]
     values = {name: value for name, value in measured.items() if name != "chosen"}

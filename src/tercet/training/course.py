@@ -31,10 +31,15 @@ class Course:
         measure: Callable[[Sequence[str]], Sequence[int]],
         process: int,
         processes: int,
+        *,
+        paired: bool = False,
     ) -> None:
-        """`measure` gives texts' lengths in tokens; it is asked where batches are counted in them."""
+        """`measure` gives texts' lengths in tokens; it is asked where batches are counted in them.
+
+        `paired`: each passage is read together with its query.
+        """
         counted = None if recipe.batch.tokens is None else measure
-        self.sources: list[Source] = [open_source(one, measure=counted) for one in recipe.data]
+        self.sources: list[Source] = [open_source(one, measure=counted, paired=paired) for one in recipe.data]
         for note in (note for source in self.sources for note in source.notes):
             logger.warning("%s", note)
         self.objectives = terms_of(recipe.losses, self.sources)

@@ -20,6 +20,7 @@ from tercet.training.objective import Objective
 from tercet.training.outputs import Outputs
 from tercet.training.processes import Place
 from tercet.training.recipe import TrainRecipe
+from tercet.training.reranker_subject import RerankerSubject
 from tercet.training.subject import EmbeddingSubject
 from tercet.training.targets import LossValue, Targets
 
@@ -36,7 +37,12 @@ class Gradients:
     """
 
     def __init__(
-        self, recipe: TrainRecipe, subject: EmbeddingSubject, wrapped: Any, where: Place, course: Course
+        self,
+        recipe: TrainRecipe,
+        subject: EmbeddingSubject | RerankerSubject,
+        wrapped: Any,
+        where: Place,
+        course: Course,
     ) -> None:
         self.recipe = recipe
         self.subject = subject

@@ -11,6 +11,7 @@ __all__ = [
     "LossRecipe",
     "OptimizerRecipe",
     "OutputRecipe",
+    "RerankerRecipe",
     "TrainRecipe",
     "ValidationRecipe",
     "read_recipe",
@@ -122,6 +123,30 @@ class HeadRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RerankerRecipe:
+    """How pairs are cut, where a reranker is trained; as `Reranker.score` cuts them.
+
+    Attributes:
+        max_length: most tokens of a pair, special tokens included; null for the model's own limit.
+        truncation: "longest_first" cuts the longer text of a pair, then both (sentence-transformers);
+            "only_second" the query to `query_max_length` and then the passage alone (FlagEmbedding).
+        query_max_length: with "only_second"; null for 3/4 of the longest pair.
+    """
+
+    max_length: int | None = limits(None, least=5)
+    truncation: Literal["longest_first", "only_second"] = "longest_first"
+    query_max_length: int | None = limits(None, least=1)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.query_max_length is not None and self.truncation != "only_second":
+            raise InputError(
+                "reranker.query_max_length belongs to truncation: only_second; with longest_first the longer "
+                "text is cut. Leave it out, or give both."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecipe:
     """Adapters in place of the encoder's own weights (LoRA).
 
@@ -204,6 +229,9 @@ class ValidationRecipe:
         every: steps between two measurements; null for once an epoch.
         metric: what decides which checkpoint is the best one.
         head: whose metric; null for the mean of all heads that are trained.
+        run: of a reranker: what a first stage found in the collection (TREC), which is ranked anew. Null
+            where that is a .jsonl file in which each query has its own candidates (query, pos, neg).
+        depth: documents of each query that a reranker reads, the best of `run`.
         patience: measurements without a better one before the run ends; null for none.
     """
 
@@ -212,6 +240,8 @@ class ValidationRecipe:
     every: int | None = limits(None, least=1)
     metric: str = "ndcg@10"
     head: Head | None = None
+    run: str | None = None
+    depth: int = limits(100, least=1)
     patience: int | None = limits(None, least=1)
 
     def __post_init__(self) -> None:
@@ -257,6 +287,7 @@ class TrainRecipe:
         dropout: in place of the configuration's, for all places; null for the configuration's.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only heads are trained.
+        reranker: how pairs are cut, where the losses are a reranker's (reranker_…); null for the defaults.
         lora: adapters are trained in place of the encoder's own weights, beside heads; null for none.
         tensorboard: figures of the run go into event files of TensorBoard, too.
     """
@@ -281,6 +312,7 @@ class TrainRecipe:
     dropout: float | None = limits(None, least=0.0, most=0.99)
     gradient_checkpointing: bool = False
     freeze_body: bool = False
+    reranker: RerankerRecipe | None = None
     lora: LoraRecipe | None = None
     tensorboard: bool = False
     validation: ValidationRecipe | None = None
@@ -298,8 +330,19 @@ class TrainRecipe:
             raise InputError("epochs and steps: give exactly one of them.")
         if self.batch.texts is None and self.batch.tokens is None:
             raise InputError("batch: give texts, tokens, or both.")
+        reranks = any(one.name.startswith("reranker") for one in self.losses)
+        if not reranks:
+            for key, given in (
+                ("reranker", self.reranker is not None),
+                ("validation.run", self.validation is not None and self.validation.run is not None),
+            ):
+                if given:
+                    raise InputError(
+                        f"{key} is given, and none of the losses is a reranker's (reranker_cross_entropy, "
+                        "reranker_distillation, reranker_binary). Take one of them, or leave it out."
+                    )
         for number, data in enumerate(self.data):
-            if data.group_size == 1 and (data.batch_texts or self.batch.texts) == 1:
+            if not reranks and data.group_size == 1 and (data.batch_texts or self.batch.texts) == 1:
                 raise InputError(
                     f"data[{number}]: a batch of one query with group_size 1 leaves it nothing to be told "
                     "from, and the loss is always 0. Raise batch.texts or group_size."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["save_trained"]
+__all__ = ["TrainedTensors", "save_trained"]
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ def save_trained(model: Trainable, folder: str | Path, dtype: DType, *, card: st
     asked = any(spec.where.startswith("pooling=") for spec in checkpoint.modules)
     heads = ("sparse_linear", "colbert_linear")
     body = tuple(_placed(spec) for spec in checkpoint.modules if spec.kind not in heads)
-    trained = replace(checkpoint, modules=body, _reader=_TrainedTensors(checkpoint, model))
+    trained = replace(checkpoint, modules=body, _reader=TrainedTensors(checkpoint, model))
     with write_aside(folder) as aside:
         save_checkpoint(trained, aside, dtype)
         for file, tensors in model.head_tensors().items():
@@ -74,20 +74,30 @@ def save_trained(model: Trainable, folder: str | Path, dtype: DType, *, card: st
     return folder
 
 
-class _TrainedTensors(TensorReader):
+class Learnt(Protocol):
+    """A model that was trained."""
+
+    def named_tensors(self) -> Iterator[tuple[TensorInfo, Tensor]]:
+        """Tensors of its checkpoint that may have been trained."""
+        ...
+
+
+class TrainedTensors(TensorReader):
     """Reads what was trained from memory, and the rest from the checkpoint's files."""
 
-    def __init__(self, checkpoint: Checkpoint, model: Trainable) -> None:
+    def __init__(self, checkpoint: Checkpoint, model: Learnt) -> None:
         super().__init__()
         self._trained = {(info.file, info.name): values for info, values in model.named_tensors()}
 
     def read(self, info: TensorInfo, dtype: DType) -> Tensor:
+        """As a reader of files; an error where a trained number becomes infinite."""
         values = self._trained.get((info.file, info.name))
         if values is None:
             return super().read(info, dtype)
         return narrowed(values, dtype, info.name, info.file.name)
 
     def stored(self, info: TensorInfo) -> Tensor:
+        """As a reader of files; what was trained is float32."""
         values = self._trained.get((info.file, info.name))
         return super().stored(info) if values is None else values.detach().cpu()
 

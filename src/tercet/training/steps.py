@@ -11,14 +11,19 @@ import torch
 from torch import nn
 
 from tercet.errors import InputError
+from tercet.training.cross_encoder import TrainableReranker
 from tercet.training.data import Source
-from tercet.training.losses import WITH_OR_WITHOUT_SCORES, make_loss
+from tercet.training.logits import is_of_rerankers, make_term
+from tercet.training.losses import WITH_OR_WITHOUT_SCORES
 from tercet.training.model import Trainable
 from tercet.training.objective import Objective, Term
 from tercet.training.recipe import LossRecipe, OptimizerRecipe
 
+# Of what is trained (an embedder, a reranker) and by what (no labels, labels): the usual loss.
+_USUAL = (("info_nce", "cosent"), ("reranker_cross_entropy", "reranker_binary"))
 
-def make_optimizer(model: Trainable, recipe: OptimizerRecipe) -> torch.optim.AdamW:
+
+def make_optimizer(model: Trainable | TrainableReranker, recipe: OptimizerRecipe) -> torch.optim.AdamW:
     """AdamW over what learns: matrices decay, biases and norms do not; heads may have a rate of their own.
 
     Raises:
@@ -69,7 +74,8 @@ def terms_of(losses: Sequence[LossRecipe], sources: Sequence[Source]) -> list[Ob
         InputError: a source without a loss, a loss without a source, or a loss that misses what it learns
         from.
     """
-    made = [make_loss(one.name, one.options, head=one.head) for one in losses]
+    reranks = is_of_rerankers(losses)
+    made = [make_term(one) for one in losses]
     names: list[str] = []
     for number, one in enumerate(losses):
         name = one.name if one.head is None else f"{one.head}/{one.name}"
@@ -86,7 +92,12 @@ def terms_of(losses: Sequence[LossRecipe], sources: Sequence[Source]) -> list[Ob
             )
             raise InputError(
                 f"{source.recipe.path} has {what}. Add a loss that does, such as "
-                f"{'cosent' if source.labelled else 'info_nce'}, or leave the file out."
+                f"{_USUAL[reranks][source.labelled]}, or leave the file out."
+            )
+        if reranks and not source.labelled and source.group_size < 2:
+            raise InputError(
+                f"{source.recipe.path}: group_size is 1, which leaves a positive nothing to be told from. "
+                "Give negatives (tercet mine finds them), or labels and reranker_binary."
             )
         for number in own:
             name = losses[number].name

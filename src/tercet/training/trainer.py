@@ -24,8 +24,10 @@ from tercet.precision.memory import peak_process_memory
 from tercet.training.course import Course
 from tercet.training.going_on import check_goes_on, lasting, measured_by
 from tercet.training.gradients import Gradients
+from tercet.training.logits import is_of_rerankers
 from tercet.training.processes import find_place, undisturbed
 from tercet.training.recipe import TrainRecipe, ValidationRecipe, read_recipe
+from tercet.training.reranker_subject import RerankerSubject
 from tercet.training.scalars import Scalars
 from tercet.training.states import newest_state, read_state, write_state
 from tercet.training.steps import learning_rates, make_optimizer
@@ -113,10 +115,15 @@ class _Run:
         self.accelerator = self.where.accelerator
         logger.info("Precision: %s.", self.where.reason)
         self.scalars = Scalars(folder, tensorboard=recipe.tensorboard)
-        self.subject = EmbeddingSubject(recipe)
+        reranks = is_of_rerankers(recipe.losses)
+        self.subject = RerankerSubject(recipe) if reranks else EmbeddingSubject(recipe)
         self.model = self.subject.model
         self.course = Course(
-            recipe, self.subject.lengths, self.accelerator.process_index, self.accelerator.num_processes
+            recipe,
+            self.subject.lengths,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            paired=reranks,
         )
         self.steps = self.course.steps
         optimizer = make_optimizer(self.model, recipe.optimizer)

@@ -129,8 +129,9 @@ class Order:
         if self.batch.by_length:
             rows, sizes = self._sorted(rows, sizes, texts)
         batches = [rows[part] for part in _parts(sizes, texts, self.batch.tokens)]
-        # One query alone, with one passage alone, has a loss of 0 whatever the model does.
-        return [batch for batch in batches if len(batch) > 1 or source.group_size > 1]
+        # One query alone, with one passage alone, has a loss of 0 whatever the model does; but a pair that a
+        # reranker reads has a label of its own.
+        return [batch for batch in batches if len(batch) > 1 or source.group_size > 1 or source.paired]
 
     def _sorted(
         self, rows: NDArray[np.int64], sizes: NDArray[np.int64], texts: int

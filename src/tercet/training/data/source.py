@@ -55,6 +55,7 @@ class Source:
         some_scored: whether any example has a teacher's scores.
         without_scores: the first line without scores, or None.
         notes: what was left out, in sentences.
+        paired: each passage is read together with its query.
     """
 
     recipe: DataRecipe
@@ -66,6 +67,7 @@ class Source:
     labelled: bool
     without_scores: str | None
     notes: tuple[str, ...]
+    paired: bool
     _file: _Descriptor
     _offsets: NDArray[np.int64]  # (examples, 2): where a line begins and ends
     _stamp: tuple[int, int] | None
@@ -84,7 +86,8 @@ class Source:
     def group_sizes(self) -> NDArray[np.int64]:
         """(examples,) how long each query and its passages can be together."""
         query, positive, negative = self.sizes.T.astype(np.int64)
-        total: NDArray[np.int64] = query + positive + (self.group_size - 1) * negative
+        times = self.group_size if self.paired else 1
+        total: NDArray[np.int64] = times * query + positive + (self.group_size - 1) * negative
         return total
 
     def check_unchanged(self) -> None:
@@ -133,7 +136,11 @@ class Source:
 
 
 def open_source(
-    recipe: DataRecipe, *, measure: Measure | None = None, spool_folder: str | Path | None = None
+    recipe: DataRecipe,
+    *,
+    measure: Measure | None = None,
+    paired: bool = False,
+    spool_folder: str | Path | None = None,
 ) -> Source:
     """The examples of a file, after every line was checked.
 
@@ -142,12 +149,13 @@ def open_source(
     Args:
         recipe: which file, and how it is used.
         measure: how long texts are; characters by default.
+        paired: each passage is read together with its query, as a reranker reads it.
         spool_folder: where such copies lie; None for the system's temporary folder.
 
     Raises:
         InputError: naming file and line: what is wrong with it; or the file has no examples.
     """
-    return _Check(recipe, measure or _characters, spool_folder).source()
+    return _Check(recipe, measure or _characters, paired, spool_folder).source()
 
 
 def _characters(texts: Sequence[str]) -> list[int]:
@@ -157,9 +165,12 @@ def _characters(texts: Sequence[str]) -> list[int]:
 class _Check:
     """One reading of a file from its beginning to its end."""
 
-    def __init__(self, recipe: DataRecipe, measure: Measure, spool_folder: str | Path | None) -> None:
+    def __init__(
+        self, recipe: DataRecipe, measure: Measure, paired: bool, spool_folder: str | Path | None
+    ) -> None:
         self.recipe = recipe
         self.measure = measure
+        self.paired = paired
         self.offsets = array("q")  # begin and end of each line in turn
         self.sizes = array("i")  # query, longest positive and longest negative in turn
         self.kinds: dict[str | None, str] = {}
@@ -211,6 +222,7 @@ class _Check:
             labelled=True in self.labels,
             without_scores=self.without.get("scores"),
             notes=self._notes(group),
+            paired=self.paired,
             _file=file,
             _offsets=np.array(self.offsets, dtype=np.int64).reshape(-1, 2),
             _stamp=_stamp(file) if self.spool is None else None,
