@@ -203,6 +203,20 @@ def test_pairs_are_read_with_their_prompts_and_negatives(stacks, tmp_path):
     assert fewer.queries == 2
 
 
+def test_prompts_are_left_out_of_the_pooling_where_the_model_leaves_them_out(tmp_path):
+    options = {"layout": "sentence-transformers", "prompts": {"document": "find this: "}}
+    pooling = ("pooling", {"modes": ("mean",), "include_prompt": False})
+    dense = ("dense", {"out_features": 16})
+    folder = tiny.write_checkpoint(tmp_path / "a", modules=(pooling, dense), **options)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    done = merge_statistics(folder, tmp_path / "texts.txt", tmp_path / "a.safetensors")
+    found = load_file(done.file)["gram/Dense/linear.weight"].double()
+    # the same encoder without the Dense layer gives what enters that
+    bare = tiny.write_checkpoint(tmp_path / "bare", modules=(pooling,), **options)
+    pooled = tercet.load(bare, precision="float32", device="cpu").encode_document(TEXTS).dense.double()
+    torch.testing.assert_close(found, pooled.T @ pooled / len(pooled), rtol=1e-4, atol=1e-5)
+
+
 @given(st.text(max_size=60))
 def test_a_text_is_cut_in_two_that_are_the_whole(text):
     found = halves(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Gathered", "merge_statistics"]
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +22,10 @@ from tercet.merging.folder import ModelFolder, open_folder
 from tercet.merging.statistics_file import KINDS, Kind, check_free, key_of, write_statistics
 from tercet.signatures import refuse_unknown_keywords
 from tercet.text.pack import pack
-from tercet.text.tokenizer import Encoded
 from tercet.training.model import Trainable, open_trainable
 from tercet.workflows.fisher_information import fisher_information
 from tercet.workflows.gram_matrices import GramMatrices
-from tercet.workflows.statistics_texts import Choice, StatisticsTexts, read_statistics_texts
+from tercet.workflows.statistics_texts import Choice, Prompted, StatisticsTexts, read_statistics_texts
 
 Progress = Callable[[int, int], None]
 
@@ -207,21 +206,31 @@ def merge_statistics(
 
 
 class _Reading:
-    """Texts to tokens; remembers which were cut."""
+    """Texts to packed tokens; remembers which were cut."""
 
     def __init__(self, model: Trainable, max_length: int) -> None:
         self._tokenizer, self._max_length = model.tokenizer, max_length
-        self.truncated: set[str] = set()
+        self.truncated: set[Prompted] = set()
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Their token ids."""
-        found = self._tokenizer.encode(texts, max_length=self._max_length)
+    def batches(self, texts: Sequence[Prompted], token_budget: int) -> Iterator[Batch]:
+        """The texts behind their prompts, so many tokens at a time."""
+        whole = [prompt + text for prompt, text in texts]
+        found = self._tokenizer.encode(whole, max_length=self._max_length)
         self.truncated |= {text for text, cut in zip(texts, found.truncated, strict=True) if cut}
+        # For a pooling that leaves prompts out.
+        tokens = {prompt: self._tokens_of(prompt) for prompt in {one.prompt for one in texts}}
+        for part in pack(found.lengths, token_budget):
+            counts = tuple(tokens[one.prompt] for one in texts[part])
+            batch = found.batch(part)
+            yield replace(batch, prompt_tokens=counts) if any(counts) else batch
+
+    def batch(self, texts: Sequence[Prompted]) -> Batch:
+        """All of them together."""
+        [found] = self.batches(texts, len(texts) * self._max_length)
         return found
 
-    def batch(self, texts: Sequence[str]) -> Batch:
-        """The same, laid end to end."""
-        return Batch.from_ids(self.encode(texts).ids)
+    def _tokens_of(self, prompt: str) -> int:
+        return self._tokenizer.encode([], max_length=self._max_length, prompt=prompt).prompt_tokens
 
 
 class _Counted:
@@ -275,7 +284,7 @@ def _groups(choices: tuple[Choice, ...], size: int) -> list[tuple[Choice, ...]]:
     ]
 
 
-def _passages(group: Iterable[Choice]) -> list[str]:
+def _passages(group: Iterable[Choice]) -> list[Prompted]:
     """The passages of a group, each once."""
     return list(dict.fromkeys(text for one in group for text in one.passages))
 
@@ -292,9 +301,7 @@ def _read_all(
     tokens = 0
     with torch.no_grad(), grams.watching():
         for start in range(0, len(found.read), _WINDOW):
-            encoded = reading.encode(found.read[start : start + _WINDOW])
-            for part in pack(encoded.lengths, token_budget):
-                batch = encoded.batch(part)
+            for batch in reading.batches(found.read[start : start + _WINDOW], token_budget):
                 model(batch)
                 tokens += batch.num_tokens
                 counted(len(batch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Choice", "StatisticsTexts", "halves", "read_statistics_texts"]
+__all__ = ["Choice", "Prompted", "StatisticsTexts", "halves", "read_statistics_texts"]
 
 import json
 import re
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tercet.checkpoint.hashing import hash_file
 from tercet.checkpoint.layout import Checkpoint
 from tercet.embedder.options import Asked, saved_prompt
-from tercet.errors import InputError
 from tercet.evaluation.auditing.texts import open_texts
 from tercet.storage.lines import Lines
 from tercet.training.data import open_source
@@ -29,12 +28,19 @@ _NEGATIVES = 7
 _SPACE = re.compile(r"(?<=\S)\s")
 
 
+class Prompted(NamedTuple):
+    """A text, and what the model puts before it."""
+
+    prompt: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A query and passages that it may mean, with what the model puts before them."""
+    """A query and passages that it may mean."""
 
-    query: str
-    passages: tuple[str, ...]
+    query: Prompted
+    passages: tuple[Prompted, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +48,14 @@ class StatisticsTexts:
     """What statistics are gathered on.
 
     Attributes:
-        read: every text that the model reads, prompts included.
+        read: every text that the model reads.
         choices: queries and their passages.
         pairs: whether the file said which is which; else they are halves of texts.
         too_short: texts that have no two halves.
         sha256: of the file or the collection.
     """
 
-    read: tuple[str, ...]
+    read: tuple[Prompted, ...]
     choices: tuple[Choice, ...]
     pairs: bool
     too_short: int
@@ -69,22 +75,23 @@ def read_statistics_texts(path: str | Path, checkpoint: Checkpoint, *, most: int
         InputError: the file cannot be read, or says nothing that could be used.
     """
     path = Path(path)
-    before = {role: _prompt(checkpoint, role) for role in ("query", "document")}
+    asks, answers = _prompt(checkpoint, "query"), _prompt(checkpoint, "document")
+    made: list[Choice] = []
     if path.is_dir() or not _has_pairs(path):
         found = open_texts(path)
         texts = [one.text for one in found.at(_spread(found.num_documents, most)).values()]
         texts = [text for text in texts if text.strip()]
-        split = [halves(text) for text in texts]
-        choices = [Choice(before["query"] + one[0], (before["document"] + one[1],)) for one in split if one]
-        read = tuple(before["document"] + text for text in texts)
-        return StatisticsTexts(read, tuple(choices), False, len(texts) - len(choices), found.sha256)
+        for text in texts:
+            if (cut := halves(text)) is not None:
+                made.append(Choice(Prompted(asks, cut[0]), (Prompted(answers, cut[1]),)))
+        read = tuple(Prompted(answers, text) for text in texts)
+        return StatisticsTexts(read, tuple(made), False, len(texts) - len(made), found.sha256)
     with closing(open_source(DataRecipe(path=str(path), group_size=1))) as source:
-        made = []
         for row in _spread(len(source), most):
             one = source[row]
-            query = (before["query"] if one.prompt is None else one.prompt) + one.query
+            query = Prompted(asks if one.prompt is None else one.prompt, one.query)
             passages = (one.positives[0], *one.negatives[:_NEGATIVES])
-            made.append(Choice(query, tuple(before["document"] + text for text in passages)))
+            made.append(Choice(query, tuple(Prompted(answers, text) for text in passages)))
     both = tuple(text for one in made for text in (one.query, *one.passages))
     return StatisticsTexts(both, tuple(made), True, 0, hash_file(path))
 
@@ -109,19 +116,9 @@ def _spread(count: int, most: int) -> Sequence[int]:
     return [place * count // most for place in range(most)]
 
 
-def _prompt(checkpoint: Checkpoint, role: str) -> str:
-    saved: Literal["query", "document"] = "query" if role == "query" else "document"
-    name = saved_prompt(Asked(), saved, checkpoint).prompt_name or checkpoint.default_prompt_name
-    prompt = "" if name is None else checkpoint.prompts[name]
-    excluded = any(
-        spec.kind == "pooling" and not spec.config.get("include_prompt", True) for spec in checkpoint.modules
-    )
-    if prompt and excluded:
-        raise InputError(
-            f"{checkpoint.name} leaves its prompts out of the pooling (include_prompt: false), of which no "
-            "gradients are computed here. Merge it by another method."
-        )
-    return prompt
+def _prompt(checkpoint: Checkpoint, role: Literal["query", "document"]) -> str:
+    name = saved_prompt(Asked(), role, checkpoint).prompt_name or checkpoint.default_prompt_name
+    return "" if name is None else checkpoint.prompts[name]
 
 
 def _has_pairs(path: Path) -> bool:
