@@ -22,6 +22,7 @@ from tercet.merging.recipe import MergeRecipe, ModelName, Slice, SliceSource
 from tercet.merging.settings import resolve
 from tercet.merging.statistics_inputs import GatheredInput, GatheredStatistics
 from tercet.merging.streaming import check_inputs, working_bytes
+from tercet.merging.towers import by_tower
 from tercet.merging.vocabulary import Vocabulary, align_vocabularies
 from tercet.precision.footprint import show_bytes
 
@@ -118,14 +119,21 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
     notes += check_agreement(list(models.values()), chosen, donor, vocabularies=recipe.tokenizer is None)
     models, vocabulary, said = align_vocabularies(recipe, models)
     notes += said
-    slices = [_whole(part, models, recipe) for part in recipe.slices]
     planned: list[PlannedTensor] = []
     alone: list[str] = []
+    layers: list[tuple[ModelFolder, int]] = []
     gathered = None if method.statistics is None else GatheredStatistics(method.statistics, recipe.where)
-    for wanted in _wanted(recipe, slices, models, method):
-        found = _planned(wanted, recipe, models, donor, method, alone, notes, gathered)
-        if found is not None:
-            planned.append(found)
+    for inner, inside in by_tower(recipe, models, donor):
+        slices = [_whole(part, inside, inner) for part in inner.slices]
+        for wanted in _wanted(inner, slices, inside, method):
+            found = _planned(wanted, inner, inside, donor, method, alone, notes, gathered)
+            if found is not None:
+                planned.append(found)
+        layers += [
+            (models[part.sources[0].model], layer)
+            for part in slices
+            for layer in range(*_range(part.sources[0], inside))
+        ]
     if alone:
         more = f"\n  and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
         raise CheckpointError(
@@ -137,11 +145,6 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
         )
     if gathered is not None:
         notes += [note for note in (gathered.note(), _held(method, planned)) if note is not None]
-    layers = [
-        (models[part.sources[0].model], layer)
-        for part in slices
-        for layer in range(*_range(part.sources[0], models))
-    ]
     return MergePlan(
         recipe,
         models,

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["MergeRecipe", "ModelName", "Slice", "SliceSource", "parse_recipes", "read_recipes"]
+__all__ = [
+    "MergeRecipe",
+    "ModelName",
+    "ModuleRecipe",
+    "Slice",
+    "SliceSource",
+    "parse_recipes",
+    "read_recipes",
+]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,15 +83,25 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleRecipe:
+    """What a tower of the output is made of; `name` says which."""
+
+    name: str
+    slices: tuple[Slice, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class MergeRecipe:
     """One merge.
 
     Attributes:
         method: by its name in the registry.
-        slices: in the order of the output's layers; one with all layers where the recipe lists `models`.
+        slices: in the order of the output's layers; one with all layers where the recipe lists `models`; of
+            several towers those of all.
         base: base_model.
         parameters: global ones.
-        module_parameters: of the one entry of `modules`, where that form is used.
+        module_parameters: of the one entry of `modules`, where there is one.
         dtype, out_dtype: as given. No input is rounded before the arithmetic: `dtype` counts as out_dtype
             where that is not given.
         tokenizer: whose, and how its tokens get their rows; None for that of the model with the settings.
@@ -95,6 +113,7 @@ class MergeRecipe:
         text: the document as written.
         notes: what was understood and has no effect.
         examples: that are to decide the weights of the models.
+        modules: the entries of `modules`, where that form is used.
     """
 
     method: str
@@ -113,6 +132,7 @@ class MergeRecipe:
     text: str
     notes: tuple[str, ...] = ()
     examples: ExamplesRecipe | None = None
+    modules: tuple[ModuleRecipe, ...] = ()
 
     def models(self) -> tuple[ModelName, ...]:
         """Every model, in the order of the recipe, a base that is not listed last; each once."""
@@ -205,21 +225,12 @@ def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
     if len(forms) != 1:
         found = " and ".join(forms) or "none"
         raise InputError(f"{where}: give one of models, slices and modules; found {found}.")
-    module_parameters: Mapping[str, Any] = {}
-    body: Mapping[str, Any] = top
+    modules: tuple[ModuleRecipe, ...] = ()
     if forms == ["modules"]:
-        modules = top["modules"]
-        if not isinstance(modules, Mapping) or len(modules) != 1:
-            raise InputError(
-                f"{where}: modules has {len(modules)} entries. Checkpoints of one tower are merged, with one "
-                "entry; list models instead."
-            )
-        [(name, entry)] = modules.items()
-        body = _mapping(entry, f"{where}, modules.{name}", "a module", {"models", "slices", "parameters"})
-        module_parameters = _parameters(body, method, f"{where}, modules.{name}", notes)
-        if bool(body.get("models")) == bool(body.get("slices")):
-            raise InputError(f"{where}, modules.{name}: give one of models and slices.")
-    slices = _slices(body, method, where, notes)
+        modules = _modules(top["modules"], method, where, notes)
+        slices = tuple(part for module in modules for part in module.slices)
+    else:
+        slices = _slices(top, method, where, notes)
     if top.get("chat_template") not in (None, "auto"):
         raise InputError(
             f"{where}: chat_template {str(top['chat_template'])[:40]!r} is not written here. Leave it out, "
@@ -238,7 +249,7 @@ def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
         slices=slices,
         base=_model(top["base_model"], f"{where}, base_model") if top.get("base_model") else None,
         parameters=_parameters(top, method, where, notes),
-        module_parameters=module_parameters,
+        module_parameters=modules[0].parameters if len(modules) == 1 else {},
         dtype=_dtype(top, "dtype", where),
         out_dtype=_dtype(top, "out_dtype", where),
         tokenizer=parse_tokenizer(top, where, _model),
@@ -252,7 +263,22 @@ def _recipe(document: Any, where: str, text: str) -> MergeRecipe:
         text=text,
         notes=tuple(dict.fromkeys(notes)),
         examples=_examples(top, method.name, slices, where, forms),
+        modules=modules,
     )
+
+
+def _modules(given: Any, method: Method, where: str, notes: list[str]) -> tuple[ModuleRecipe, ...]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: modules is {given!r}, expected names of towers, each with its models.")
+    made = []
+    for name, entry in given.items():
+        place = f"{where}, modules.{name}"
+        body = _mapping(entry, place, "a module", {"models", "slices", "parameters"})
+        if bool(body.get("models")) == bool(body.get("slices")):
+            raise InputError(f"{place}: give one of models and slices.")
+        parameters = _parameters(body, method, place, notes)
+        made.append(ModuleRecipe(str(name), _slices(body, method, place, notes), parameters))
+    return tuple(made)
 
 
 def _slices(body: Mapping[str, Any], method: Method, where: str, notes: list[str]) -> tuple[Slice, ...]:

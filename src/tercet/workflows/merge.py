@@ -214,7 +214,8 @@ def _write_config(plan: MergePlan, folder: Path) -> None:
         keys: list[str] = [key for key in ("dtype", "torch_dtype") if key in config]
         for key in keys or ["torch_dtype"]:
             config[key] = str(widest).removeprefix("torch.")
-    if len(plan.recipe.slices) > 1 or any(s.layers for p in plan.recipe.slices for s in p.sources):
+    cut = len(plan.recipe.slices) > 1 or any(s.layers for p in plan.recipe.slices for s in p.sources)
+    if cut and len(plan.recipe.modules) < 2:
         for key in _LAYER_KEYS:
             if key in config:
                 config[key] = len(plan.layers)
