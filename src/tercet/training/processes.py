@@ -23,8 +23,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 # Steps without an overflow after which float16's factor is doubled again, as torch has it.
 _GROWTH_STEPS = 2000
-# Ways in which accelerate may cut a model up. A state, a measurement and a saved folder need all of it.
+# Ways in which accelerate may cut a model up, and the variables by which its launcher asks for them. A state,
+# a measurement and a saved folder need all of it.
 _CUT_UP = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
+_LAUNCHED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DEEPSPEED",
+    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,10 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
     """
     accelerate = require("accelerate", extra="train", purpose="tercet train")
     cpu = device == "cpu" or not torch.cuda.is_available()
+    # On a CPU accelerate takes no notice of them, and each process would have a whole model without a word.
+    for variable, kind in _LAUNCHED.items():
+        if accelerate.utils.parse_flag_from_env(variable):
+            raise _cut_up(kind)
     # In a batch that not every head learns from, not every weight has a gradient.
     options = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
@@ -100,11 +110,7 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
         ) from None
     kind = getattr(accelerator.distributed_type, "value", str(accelerator.distributed_type))
     if kind in _CUT_UP:
-        raise InputError(
-            f"accelerate was started with {kind}, which cuts the model up; tercet train keeps a whole one in "
-            "each process. Start with --multi_gpu or torchrun; less memory take forward_tokens, lora and "
-            "gradient_checkpointing."
-        )
+        raise _cut_up(kind)
     if across_devices and accelerator.num_processes == 1:
         raise InputError(
             "batch.negatives_across_devices is true, and there is one process. Start several with "
@@ -120,6 +126,16 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
     chosen = choose(precision, accelerator.device) if accelerator.is_main_process else ("", "")
     name, reason = place.shared(chosen)
     return replace(place, precision=name, reason=reason)
+
+
+def _cut_up(kind: str) -> InputError:
+    """What is said where accelerate would cut the model up."""
+    return InputError(
+        f"accelerate was started with {kind}, which cuts the model up; tercet train keeps a whole one in "
+        "each process. Processes encode their batches in different numbers of parts (forward_tokens), and a "
+        "model that is gathered anew for each part would have them wait for one another without end. Start "
+        "with --multi_gpu or torchrun; less memory take forward_tokens, lora and gradient_checkpointing."
+    )
 
 
 @contextmanager
