@@ -269,6 +269,27 @@ def test_a_folder_is_merged_by_what_its_files_say(method, gathered, tmp_path):
         assert not plan.notes
 
 
+def test_layers_of_a_slice_have_the_statistics_that_they_had_in_their_model(gathered, tmp_path):
+    folders, statistics = gathered
+    sources = "".join(
+        f"  - {{model: {folder}, layer_range: [{first}, {first + 1}], "
+        f"parameters: {{statistics: {folder}.safetensors}}}}\n"
+        for folder, first in zip(folders, (1, 0), strict=True)
+    )
+    [recipe] = parse_recipes(f"merge_method: fisher\nslices:\n- sources:\n{sources}")
+    models = {m: open_folder(Source(Path(m.source), str(m), None)) for m in recipe.models()}
+    (tmp_path / "out").mkdir()
+    run_merge(plan_merge(recipe, models), tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    name = "encoder.layer.{}.output.dense.weight"
+    shares, numbers = [], []
+    for folder, one, layer in zip(folders, statistics, (1, 0), strict=True):
+        shares.append(one[f"fisher/{ENCODER}/{name.format(layer)}"].double())
+        numbers.append(load_file(folder / "model.safetensors")[name.format(layer)].double())
+    expected = (shares[0] * numbers[0] + shares[1] * numbers[1]) / (shares[0] + shares[1])
+    torch.testing.assert_close(found[name.format(0)].double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_rows_follow_their_tokens_where_vocabularies_differ(gathered, tmp_path):
     folders, statistics = gathered
     names = list(tiny.tokenizer("bert").get_vocab())
@@ -353,6 +374,13 @@ def test_files_of_another_kind_or_shape_are_refused(gathered, tmp_path):
     written("wrong.safetensors", tensors | {f"fisher/{key}": torch.ones(3, 3)})
     with pytest.raises(CheckpointError, match=r"is \(3, 3\) in float32, for .*b it would be \(32, 64\)"):
         planned(tmp_path, "fisher", files=("a.safetensors", "wrong.safetensors"))
+    about["fisher_mean"] = None
+    written("mean.safetensors", tensors)
+    with pytest.raises(
+        CheckpointError, match=r"mean.safetensors holds no statistics for merges, or those of"
+    ):
+        planned(tmp_path, "fisher", files=("a.safetensors", "mean.safetensors"))
+    about["fisher_mean"] = 1.0
     written("nan.safetensors", tensors | {f"fisher/{key}": torch.full((32, 64), float("nan"))})
     plan = planned(tmp_path, "fisher", files=("a.safetensors", "nan.safetensors"))
     (tmp_path / "out").mkdir()

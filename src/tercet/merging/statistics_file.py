@@ -91,6 +91,7 @@ def read_statistics(path: str | Path) -> StatisticsFile:
             or not _SHA256.fullmatch(about["weights_sha256"])
             or not all(isinstance(one, str) for pair in shared.items() for one in pair)
             or not (mean is None or (isinstance(mean, float) and 0 <= mean < math.inf))
+            or (mean is None and any(name.startswith("fisher/") for name in tensors))
         ):
             raise ValueError("unknown values")
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
