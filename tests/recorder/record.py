@@ -48,6 +48,7 @@ from recorder import (  # noqa: E402
     record_sentence_calls,
     record_sparse,
     record_trained,
+    record_towers,
     record_tri_vector,
     record_vocabularies,
     record_words,
@@ -111,6 +112,7 @@ def main() -> None:
         _save(out / "sparse_encoder.npz", record_sparse.sparse_vectors(folder))
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
         _save(out / "trained.npz", record_trained.record(out / "trained.zip", folder / "trained"))
+        _save(out / "towers.npz", record_towers.record(folder / "towers"))
         _save(out / "vocabularies.npz", record_vocabularies.record(folder / "vocabularies"))
         _save(out / "merged_kinds.npz", record_merged_kinds.record(folder / "merged_kinds"))
         tri_vector = record_tri_vector.compose(folder / "tri_vector")
