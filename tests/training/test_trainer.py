@@ -297,6 +297,7 @@ def test_the_command_trains_from_a_file_and_refuses_a_used_folder(
     out = capsys.readouterr()
     assert json.loads(out.out)["steps"] == 2
     assert "out: 2 steps, loss" in out.err
+    assert "Precision: float32, as the recipe says." in out.err
     assert main(["train", "recipe.yaml", "--device", "cpu"]) == 2
     assert "exists and is not an empty folder" in capsys.readouterr().err
     assert main(["train", "none.yaml"]) == 2

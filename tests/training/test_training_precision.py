@@ -96,6 +96,7 @@ def test_a_run_says_what_auto_came_to_and_goes_on_in_it(
     monkeypatch.setattr(precision, "measure", lambda device: Measurement(2.0, 0.004, True))
     done = train(recipe(base), device="cpu", resume=True)
     assert "Precision: bfloat16, which was measured when the run began" in caplog.text
+    assert done.precision == "bfloat16, which was measured when the run began"
     assert done.loss == pytest.approx(whole.loss, rel=1e-6)
 
 

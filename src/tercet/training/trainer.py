@@ -53,6 +53,7 @@ class Trained:
         best: what was measured of the saved model, by name; empty without validation.
         best_step: the step that it is of.
         stopped_early: whether patience ended the run.
+        precision: what the encoder computed in, and why.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Trained:
     best: Mapping[str, float]
     best_step: int
     stopped_early: bool
+    precision: str
 
 
 def train(
@@ -168,7 +170,7 @@ class _Run:
         if self.accelerator.is_main_process:
             self.subject.save(folder, DType.parse(self.recipe.output.dtype), self.step, self.best)
             self.subject.save_adapters()
-        return Trained(folder, self.step, self.loss, self.best, self.best_step, stopped)
+        return Trained(folder, self.step, self.loss, self.best, self.best_step, stopped, self.where.reason)
 
     def _one_step(self) -> None:
         """The gradients of as many batches as the recipe accumulates, and one step by them."""
@@ -299,8 +301,9 @@ class _Run:
             self.where.scaler.load_state_dict(state["scaler"])
         measured = state.get("measured_precision")
         if self.recipe.precision == "auto" and measured not in (None, self.where.precision):
-            logger.info("Precision: %s, which was measured when the run began.", measured)
-            self.where = self.gradients.where = replace(self.where, precision=measured)
+            reason = f"{measured}, which was measured when the run began"
+            logger.info("Precision: %s.", reason)
+            self.where = self.gradients.where = replace(self.where, precision=measured, reason=reason)
         self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped = state["counts"]
         self.loss = state["loss"]
         if state.get("measured_by") == measured_by(self.recipe):

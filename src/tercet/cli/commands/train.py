@@ -53,4 +53,5 @@ def train(
     best = f" The best was at step {done.best_step:,}{measured}." if done.best else ""
     early = " It ended early: nothing got better." if done.stopped_early else ""
     peak = f" Peak memory {shown['peak_bytes'] / 2**20:,.0f} MiB." if shown else ""
-    print(f"{done.folder}: {done.steps:,} steps, loss {done.loss:.4f}.{best}{early}{peak}", file=sys.stderr)
+    line = f"{done.folder}: {done.steps:,} steps, loss {done.loss:.4f}.{best}{early}{peak}"
+    print(f"{line} Precision: {done.precision}.", file=sys.stderr)
