@@ -36,8 +36,8 @@ modules:
   encoder: {{{{{_models("2", "1")}, parameters: {{{{normalize: false}}}}}}}}
   decoder:
     slices:
-      - sources: [{{{{model: {{b}}, layer_range: [0, 1]}}}}]
-      - sources: [{{{{model: {{a}}, layer_range: [1, 2]}}}}, {{{{model: {{b}}, layer_range: [1, 2]}}}}]
+      - sources: [{{{{model: {{a}}, layer_range: [0, 1]}}}}, {{{{model: {{b}}, layer_range: [0, 1]}}}}]
+      - sources: [{{{{model: {{b}}, layer_range: [1, 2]}}}}]
 """,
 }
 
