@@ -2,8 +2,8 @@
 
     python tests/recorder/record.py --out tests/recorded
 
-writes one small .npz a peer, the real texts, and the versions of everything that took part. trained.zip must
-lie there already: Tercet writes it (train_folders.py).
+writes one small .npz a peer, the real texts, and the versions of everything that took part. trained.zip and
+trained_rerankers.zip must lie there already: Tercet writes them (train_folders.py).
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from recorder import (  # noqa: E402
     record_sparse,
     record_towers,
     record_trained,
+    record_trained_rerankers,
     record_tri_vector,
     record_vocabularies,
     record_words,
@@ -113,6 +114,9 @@ def main() -> None:
         _save(out / "sparse_calls.npz", record_sparse.sparse_calls_answers(folder))
         _save(out / "trained.npz", record_trained.record(out / "trained.zip", folder / "trained"))
         _save(out / "towers.npz", record_towers.record(folder / "towers"))
+        archive = out / "trained_rerankers.zip"
+        rerankers = record_trained_rerankers.record(archive, folder / "trained_rerankers")
+        _save(out / "trained_rerankers.npz", rerankers)
         _save(out / "vocabularies.npz", record_vocabularies.record(folder / "vocabularies"))
         _save(out / "merged_kinds.npz", record_merged_kinds.record(folder / "merged_kinds"))
         tri_vector = record_tri_vector.compose(folder / "tri_vector")

@@ -1,13 +1,14 @@
-"""Trains the models of trained_cases.py; runs where Tercet is installed, before the peers are asked.
+"""Trains what trained_cases.py and trained_reranker_cases.py name; runs where Tercet is, before the peers.
 
     python tests/recorder/train_folders.py --out tests/recorded
 
-writes trained.zip, which record_trained.py reads.
+writes trained.zip, which record_trained.py reads, and trained_rerankers.zip, which is for
+record_trained_rerankers.py.
 """
 
 from __future__ import annotations
 
-__all__ = ["train_case"]
+__all__ = ["train_case", "train_reranker"]
 
 import argparse
 import contextlib
@@ -18,7 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from recorder import trained_cases
+from recorder import trained_cases, trained_reranker_cases
 from tercet.training.trainer import train
 
 
@@ -30,9 +31,16 @@ def train_case(folder: Path, name: str) -> Path:
         return folder / train(trained_cases.CASES[name].values(), device="cpu").folder
 
 
+def train_reranker(folder: Path, name: str) -> Path:
+    """The same of a reranker."""
+    folder.mkdir(parents=True)
+    with contextlib.chdir(trained_reranker_cases.write(folder, name)):
+        return folder / train(trained_reranker_cases.CASES[name].values(), device="cpu").folder
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for trained.zip")
+    parser.add_argument("--out", type=Path, required=True, help="folder for both archives")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,3 +49,8 @@ if __name__ == "__main__":
             for number, name in enumerate(trained_cases.CASES)
         }
         trained_cases.pack(out / "trained.zip", made)
+        rerankers = {
+            name: train_reranker(Path(scratch) / f"reranker{number}", name)
+            for number, name in enumerate(trained_reranker_cases.CASES)
+        }
+        trained_cases.pack(out / trained_reranker_cases.ARCHIVE, rerankers)
