@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tercet.embedder import Embedder
+from tercet.encoders.bert import BertLayer
 from tercet.heads import Heads
 from tercet.kernels import norm as native_norm
 from tercet.layers import attention as attention_layer
@@ -31,6 +32,7 @@ LINEAR = {
     "down": "feed-forward down, with the residual",
 }
 IN_ONE = "feed-forward, up and down in one"
+END = "attention out, feed-forward and norms in one"
 ATTENTION, NORMS, EMBEDDINGS = "attention", "norms", "embeddings"
 QUANTISING = "quantisation of activations"
 HEADS, TOKENISER = "heads", "tokeniser"
@@ -43,6 +45,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "feed-forward up, with the activation": ("up",),
     "feed-forward down, with the residual": ("down",),
     IN_ONE: ("up", "down"),
+    END: ("attention_out", "up", "down"),
     NORMS: (),
     QUANTISING: (),
     EMBEDDINGS: (),
@@ -111,6 +114,8 @@ def recorded(model: Embedder, recorder: Recorder) -> Iterator[None]:
                 method(module, "product", _part_of(path))
             elif isinstance(module, FeedForward) and module.product is not None:
                 method(module, "product", IN_ONE)
+            elif isinstance(module, BertLayer) and module.end is not None:
+                method(module, "end", END)
         for function in _quantising():
             _everywhere(stack, function, recorder.around(QUANTISING, function))
         attention = attention_layer.attention

@@ -14,7 +14,7 @@ import setuptools
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).parent / "cpp" / "matmul_check.cpp"
 ARM = "aarch64-linux-gnu-g++"
-OTHERS = ("attention", "norm")  # kernels that the program does not call
+OTHERS = ("attention",)  # kernels that the program does not call
 pytestmark = pytest.mark.slow
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="sanitizers and emulators of Linux")
 

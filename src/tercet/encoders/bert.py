@@ -113,6 +113,14 @@ class BertSizes:
         return sizes
 
 
+class LayerEnd(Protocol):
+    """What follows attention in a layer, with weights that it holds itself."""
+
+    def __call__(self, layer: BertLayer, mixed: Tensor, residual: Tensor) -> Tensor:
+        """Attention's result and what entered the layer, (tokens, hidden) each -> what leaves the layer."""
+        ...
+
+
 class BertLayer(nn.Module):
     """Attention and a feed-forward net, each with a residual and a norm behind it."""
 
@@ -127,11 +135,14 @@ class BertLayer(nn.Module):
         activation = encoder_activation(sizes.activation, where)
         self.feed_forward = FeedForward(hidden, sizes.intermediate, activation)
         self.output_norm = LayerNorm(hidden, eps=sizes.epsilon)
+        self.end: LayerEnd | None = None  # an engine's way to do all that follows attention at once
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(tokens, hidden) -> (tokens, hidden)."""
         query, key, value = direct(self.qkv)(hidden)
         mixed = self.attend(query, key, value, batch)
+        if self.end is not None:
+            return self.end(self, mixed, hidden)
         hidden = direct(self.attention_norm)(direct(self.attention_out)(mixed, residual=hidden))
         result: Tensor = direct(self.output_norm)(direct(self.feed_forward)(hidden, residual=hidden))
         return result

@@ -34,6 +34,7 @@ from tercet.engines.probing import CRANFIELD, probe_linear
 from tercet.engines.weight_cache import Block, map_blocks, write_blocks
 from tercet.errors import CheckpointError, InputError, PrecisionError
 from tercet.kernels import attention, matmul
+from tercet.kernels.layer_end import Norm, layer_end
 from tercet.kernels.matmul import PackedWeight
 from tercet.kernels.native import absence, library
 from tercet.layers.activation import Activation
@@ -45,6 +46,9 @@ from tercet.precision.plan import Plan
 from tercet.precision.scheme import Drift, Scheme
 
 logger = logging.getLogger(__name__)
+
+# The products of an encoder's layer that follow attention, by their paths in it.
+_END = ("attention_out", "feed_forward.up", "feed_forward.down")
 
 # float32 weights are laid out anew in moments: only a large model's are kept on disk, so that they stay in a
 # file that the system can drop from memory.
@@ -85,6 +89,11 @@ class NativeCpu(PackedEncoder):
                     part.product = partial(_feed_forward, up, down)
             elif isinstance(part, BertLayer):
                 part.attends_in_bfloat16 = _attends_in_bfloat16(label) and not path.startswith(prefixes)
+                out, up, down = (packed[f"{path}.{name}"] for name in _END)
+                if part.feed_forward.activation is not functional.gelu:
+                    continue
+                if out is not None and up is not None and down is not None:
+                    part.end = partial(_layer_end, (out, up, down))
         kept = tuple(path for path, weight in packed.items() if weight is None)
         super().__init__(encoder, plan.token_budget, float32_layers=kept)
         beyond = [path for path in kept if not path.startswith(prefixes)]
@@ -124,6 +133,18 @@ def _feed_forward(
     up: PackedWeight, down: PackedWeight, x: Tensor, up_bias: Tensor, down_bias: Tensor, residual: Tensor
 ) -> Tensor:
     return matmul.feed_forward(x, up, up_bias, down, down_bias, residual=residual)
+
+
+def _layer_end(
+    weights: tuple[PackedWeight, PackedWeight, PackedWeight],
+    layer: BertLayer,
+    mixed: Tensor,
+    residual: Tensor,
+) -> Tensor:
+    net, norms = layer.feed_forward, (layer.attention_norm, layer.output_norm)
+    biases = (layer.attention_out.bias, net.up.bias, net.down.bias)
+    first, second = (Norm(norm.weight, norm.bias, norm.eps) for norm in norms)
+    return layer_end(mixed, weights, biases, (first, second), residual=residual)
 
 
 def _product(weight: LinearWeight, packed: PackedWeight | None) -> Product:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LAYOUT", "PackedWeight", "available", "feed_forward", "linear", "pack"]
+__all__ = ["LAYOUT", "SCHEMES", "PackedWeight", "available", "feed_forward", "library_for", "linear", "pack"]
 
 import ctypes
 import logging
@@ -11,25 +11,26 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from tercet.errors import InputError, PrecisionError, TercetError, nearest
+from tercet.errors import InputError, PrecisionError, nearest
+from tercet.kernels.arguments import check_bias, check_rows, check_status, pointer, result, shape
 from tercet.kernels.float16_weight import float16_panels
 from tercet.kernels.float32_weight import float32_panels
 from tercet.kernels.int8_weight import quantised_panels
-from tercet.kernels.memory import empty
 from tercet.kernels.native import FLOAT_LEVELS, LEVELS, Library, absence, bound, library
 from tercet.kernels.packed_weight import LAYOUT, PackedWeight
 
 logger = logging.getLogger(__name__)
 
 _INT8_LEVELS = ("scalar", "avx2", "avx_vnni", "avx512_vnni", "amx_int8", "neon", "neon_dot")
-# The instruction levels at which a scheme has a kernel of its own, and its number in the C interface.
+# The instruction levels at which a scheme has a kernel of its own.
 _LEVELS = {
     "float32": FLOAT_LEVELS,
     "float16": ("scalar", "avx512_fp16", "neon_fp16"),
     "int8": _INT8_LEVELS,
     "int8-fast": _INT8_LEVELS,
 }
-_NUMBERS = {"int8-fast": 0, "int8": 1, "float32": 2, "float16": 3}
+# A scheme's number in the C interface.
+SCHEMES = {"int8-fast": 0, "int8": 1, "float32": 2, "float16": 3}
 # Schemes whose scalar level imitates instructions that a processor has not: to compare with, never to use.
 _IMITATED = frozenset({"float16"})
 # Levels that no machine at hand could run: tried here before they are trusted.
@@ -110,7 +111,7 @@ def pack(weight: Tensor, scheme: str, *, level: str | None = None) -> PackedWeig
     _check_level(scheme, level)
     if weight.ndim != 2 or 0 in weight.shape or not weight.is_floating_point():
         raise InputError(
-            f"A weight to pack is (out, in) in floating point, not {_shape(weight)} {weight.dtype}."
+            f"A weight to pack is (out, in) in floating point, not {shape(weight)} {weight.dtype}."
         )
     out, inputs = weight.shape
     if scheme == "float32":
@@ -150,18 +151,18 @@ def linear(
         InputError: shapes or dtypes do not fit.
         PrecisionError: the weight was packed for a level that does not run here.
     """
-    found = _library_for(weight)
-    _check_rows("x", x, (None, weight.in_features))
+    found = library_for(weight)
+    check_rows("x", x, (None, weight.in_features))
     rows, outputs = len(x), weight.out_features
-    _check_bias("bias", bias, outputs)
-    y = _result(rows, outputs, weight.scheme, residual, out)
+    check_bias("bias", bias, outputs)
+    y = result(rows, outputs, weight.scheme, residual, out)
     status = bound(found, "tercet_linear", _LINEAR)(
         x.data_ptr(), x.stride(0), rows,
-        weight.data.data_ptr(), weight.in_features, outputs, _pointer(bias), gelu,
-        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
-        _NUMBERS[weight.scheme], torch.get_num_threads(), LEVELS[weight.level],
+        weight.data.data_ptr(), weight.in_features, outputs, pointer(bias), gelu,
+        pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
+        SCHEMES[weight.scheme], torch.get_num_threads(), LEVELS[weight.level],
     )  # fmt: skip
-    _check(status)
+    check_status(status)
     return y if out is None or y is out else out.copy_(y)
 
 
@@ -191,26 +192,26 @@ def feed_forward(
         InputError: shapes or dtypes do not fit, or the weights are of two schemes.
         PrecisionError: a weight was packed for a level that does not run here.
     """
-    found = _library_for(up)
+    found = library_for(up)
     if (up.scheme, up.level, up.out_features) != (down.scheme, down.level, down.in_features):
         raise InputError(f"The two weights of a feed-forward do not fit together: {up} and {down}.")
-    _check_rows("x", x, (None, up.in_features))
+    check_rows("x", x, (None, up.in_features))
     rows, outputs = len(x), down.out_features
-    _check_bias("up_bias", up_bias, up.out_features)
-    _check_bias("down_bias", down_bias, outputs)
-    y = _result(rows, outputs, up.scheme, residual, out)
+    check_bias("up_bias", up_bias, up.out_features)
+    check_bias("down_bias", down_bias, outputs)
+    y = result(rows, outputs, up.scheme, residual, out)
     status = bound(found, "tercet_feed_forward", _FEED_FORWARD)(
         x.data_ptr(), x.stride(0), rows,
-        up.data.data_ptr(), _pointer(up_bias), down.data.data_ptr(), _pointer(down_bias),
+        up.data.data_ptr(), pointer(up_bias), down.data.data_ptr(), pointer(down_bias),
         up.in_features, up.out_features, outputs,
-        _pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
-        _NUMBERS[up.scheme], torch.get_num_threads(), LEVELS[up.level],
+        pointer(residual), 0 if residual is None else residual.stride(0), y.data_ptr(), y.stride(0),
+        SCHEMES[up.scheme], torch.get_num_threads(), LEVELS[up.level],
     )  # fmt: skip
-    _check(status)
+    check_status(status)
     return y if out is None or y is out else out.copy_(y)
 
 
-def _library_for(weight: PackedWeight) -> Library:
+def library_for(weight: PackedWeight) -> Library:
     """The library, after a check that it can run a weight."""
     found = library()
     if found is None or weight.level not in found.levels or weight.level not in _LEVELS[weight.scheme]:
@@ -235,57 +236,3 @@ def _check_level(scheme: str, level: str) -> None:
             f"{scheme!r} does not run at the instruction level {level!r} here. {nearest(level, here)} "
             "Pack the weight for one of them."
         )
-
-
-def _check_rows(name: str, rows: Tensor, shape: tuple[int | None, int]) -> None:
-    """Rows in float32 whose columns lie side by side."""
-    fits = rows.ndim == 2 and rows.shape[1] == shape[1] and shape[0] in (None, len(rows))
-    if not fits or rows.dtype is not torch.float32 or rows.device.type != "cpu":
-        wanted = f"({'rows' if shape[0] is None else shape[0]}, {shape[1]})"
-        raise InputError(
-            f"{name} is {_shape(rows)} {rows.dtype} on {rows.device}, not {wanted} torch.float32 on cpu."
-        )
-    if rows.shape[1] > 1 and rows.stride(1) != 1:
-        raise InputError(
-            f"The columns of {name} {_shape(rows)} do not lie side by side; pass {name}.contiguous()."
-        )
-    if rows.requires_grad and torch.is_grad_enabled():
-        raise InputError(
-            f"{name} asks for gradients, which native products do not compute; take torch.no_grad()."
-        )
-
-
-def _result(rows: int, outputs: int, scheme: str, residual: Tensor | None, out: Tensor | None) -> Tensor:
-    """Where a product goes, after a check of it and of the residual."""
-    for name, given in (("residual", residual), ("out", out)):
-        if given is not None:
-            _check_rows(name, given, (rows, outputs))
-    # float32's sums wait in the result while rows and residual are still read.
-    return empty(rows, outputs) if out is None or scheme == "float32" else out
-
-
-def _check_bias(name: str, bias: Tensor | None, out: int) -> None:
-    if bias is None:
-        return
-    fits = bias.shape == (out,) and bias.dtype is torch.float32 and bias.device.type == "cpu"
-    if not (fits and bias.is_contiguous()):
-        raise InputError(
-            f"{name} is {_shape(bias)} {bias.dtype} on {bias.device}, not ({out},) torch.float32 on cpu."
-        )
-
-
-def _check(status: int) -> None:
-    if status == 1:
-        raise TercetError(
-            "A native product found no memory for its scratch, one or two megabytes a thread. Free memory, "
-            "or set TERCET_KERNELS=none."
-        )
-    assert status == 0
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))

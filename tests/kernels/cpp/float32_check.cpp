@@ -68,7 +68,7 @@ static int product(int level) {
     int code = 0;
     for (const Numbers* y : {&found, &expected}) {
         const unsigned char* packed = reinterpret_cast<unsigned char*>(weight.at);
-        MatmulJob job = {x.at, in, rows, {{packed, bias.at, in, out, gelu}, {}}, 1, residual.at, out, y->at, out, 1, 0};
+        MatmulJob job = {x.at, in, rows, {{packed, bias.at, in, out, gelu}, {}, {}}, 1, residual.at, out, y->at, out, 1, 0, {}};
         code += run(job, y == &found ? level : LEVEL_SCALAR);
     }
     if (code != 0) return 1;

@@ -21,6 +21,13 @@ int tercet_linear(const float* x, long x_step, long rows, const unsigned char* w
 int tercet_feed_forward(const float* x, long x_step, long rows, const unsigned char* up, const float* up_bias,
                         const unsigned char* down, const float* down_bias, long in, long between, long out,
                         const float* residual, long residual_step, float* y, long y_step, int scheme, int threads, int level);
+int tercet_layer_end(const float* x, long x_step, long rows, long width, long between, const unsigned char* out,
+                     const float* out_bias, const unsigned char* up, const float* up_bias, const unsigned char* down,
+                     const float* down_bias, const float* first_weight, const float* first_bias, float first_epsilon,
+                     const float* second_weight, const float* second_bias, float second_epsilon, const float* residual,
+                     long residual_step, float* y, long y_step, int scheme, int threads, int level, int norm_level);
+int tercet_layer_norm(const float* x, long x_step, long rows, long width, const float* weight, const float* bias,
+                      float epsilon, float* y, long y_step, int threads, int level);
 }
 
 // A team of threads, in the place of an OpenMP runtime.
@@ -163,12 +170,55 @@ static int check(int level, int turns) {
     return 0;
 }
 
+// The end of a layer, in one against by its parts: not a bit may differ.
+static int check_end(int level, int turns) {
+    static const long sides[] = {3, 13, 31, 32, 33, 64, 97, 131};
+    for (int turn = 0; turn < turns; turn++) {
+        const long width = sides[between(0, 7)], inner = sides[between(0, 7)], step = width + between(0, 3);
+        const long rows = turn % 25 == 7 ? between(900, 1000) : between(0, 90), whole = rows ? (rows - 1) * step + width : 0;
+        const bool groups = next() % 2;
+        const int threads = 1 + turn % 3;
+        Buffer x(whole * 4), residual(whole * 4), found(whole * 4), hidden(whole * 4), expected(whole * 4);
+        Buffer out(panels_bytes(width, width, groups)), up(panels_bytes(width, inner, groups)), down(panels_bytes(inner, width, groups));
+        Buffer out_bias(width * 4), up_bias(inner * 4), down_bias(width * 4), scale(width * 4), shift(width * 4);
+        fill(x.floats(), whole, 0);
+        fill(residual.floats(), whole, 0);
+        for (Buffer* bias : {&out_bias, &down_bias, &scale, &shift}) fill(bias->floats(), width, 0);
+        fill(up_bias.floats(), inner, 0);
+        fill_weight(out.bytes, width, width, groups);
+        fill_weight(up.bytes, width, inner, groups);
+        fill_weight(down.bytes, inner, width, groups);
+        const float *w = scale.floats(), *b = shift.floats();
+        int status = tercet_layer_end(x.floats(), step, rows, width, inner, out.bytes, out_bias.floats(), up.bytes, up_bias.floats(),
+                                      down.bytes, down_bias.floats(), w, b, 1e-5f, w, b, 1e-12f, residual.floats(), step,
+                                      found.floats(), step, groups, threads, level, LEVEL_SCALAR);
+        status += tercet_linear(x.floats(), step, rows, out.bytes, width, width, out_bias.floats(), 0, residual.floats(), step,
+                                hidden.floats(), step, groups, threads, level);
+        status += tercet_layer_norm(hidden.floats(), step, rows, width, w, b, 1e-5f, hidden.floats(), step, threads, LEVEL_SCALAR);
+        status += tercet_feed_forward(hidden.floats(), step, rows, up.bytes, up_bias.floats(), down.bytes, down_bias.floats(), width,
+                                      inner, width, hidden.floats(), step, expected.floats(), step, groups, threads, level);
+        status += tercet_layer_norm(expected.floats(), step, rows, width, w, b, 1e-12f, expected.floats(), step, threads, LEVEL_SCALAR);
+        if (status != 0) {
+            printf("level %d: status %d of the end of a layer\n", level, status);
+            return 1;
+        }
+        for (long r = 0; r < rows; r++)
+            if (memcmp(found.floats() + r * step, expected.floats() + r * step, width * 4) != 0) {
+                printf("level %d, %s, row %ld of %ld, width %ld, inner %ld: not the bits of its parts\n", level,
+                       groups ? "int8" : "int8-fast", r, rows, width, inner);
+                return 1;
+            }
+    }
+    printf("level %d: %d ends of layers agree\n", level, turns);
+    return 0;
+}
+
 int main(int count, char** arguments) {
     const int turns = count > 1 ? atoi(arguments[1]) : 200;
     tercet_use_threads(reinterpret_cast<void*>(run_team), reinterpret_cast<void*>(number_of_thread),
                        reinterpret_cast<void*>(size_of_team));
     static const int levels[] = {LEVEL_SCALAR, LEVEL_AVX2, LEVEL_AVX_VNNI, LEVEL_AVX512_VNNI, LEVEL_AMX_INT8, LEVEL_NEON, LEVEL_NEON_DOT};
     for (int level : levels)
-        if (tercet_levels() >> level & 1 && check(level, turns)) return 1;
+        if (tercet_levels() >> level & 1 && (check(level, turns) || check_end(level, turns / 4))) return 1;
     return 0;
 }

@@ -36,6 +36,7 @@ constexpr long lines_of(long in) { return (in + LINE - 1) / LINE; }
 
 template <class Tile>
 struct Float16 {
+    static Floats activation(Floats x) { return gelu(x); }
     static long tile_bytes(long in) { return lines_of(in) * TILE_LINE; }
     static long panel_bytes(long in) { return lines_of(in) * PANEL_LINE; }
 

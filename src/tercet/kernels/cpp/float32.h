@@ -259,45 +259,84 @@ void run_layer(Work& work) {
 }
 
 // Rows are not a power of two apart, so that a tile of them has room in the first cache.
-inline long between_step(const MatmulJob& job) { return divided_up(job.layers[0].out, LINE) * LINE + LINE; }
+inline long between_step(const Layer& layer) { return divided_up(layer.out, LINE) * LINE + LINE; }
 
-// Two layers, a block of rows through both, so that what lies between is near when it is read.
+// Two layers or three, a block of rows through all, so that what lies between is near when it is read.
 struct Both {
     MatmulJob* job;
     Blocks blocks;
     long taken;
 };
 
+// All rows of a job of one layer or two, by the thread that asks.
+void through(MatmulJob& job, float* scratch, float* between, long step) {
+    const Blocks none(0, ROWS, 1, ROWS);
+    const float* x = job.x;
+    long x_step = job.x_step;
+    for (int i = 0; i < job.num_layers; i++) {
+        const bool last = i + 1 == job.num_layers;
+        const Layer& layer = job.layers[i];
+        const Work work = {&job, &layer, x, x_step, last ? job.y : between, last ? job.y_step : step, last ? job.residual : nullptr,
+                           job.residual_step, none, 0, 0, 0};
+        multiply(work, Portions(layer.in, true), 0, job.rows, 0, divided_up(layer.out, PANEL), scratch);
+        x = between;
+        x_step = step;
+    }
+}
+
 void take_both(void* context, int, int) {
     Both& both = *static_cast<Both*>(context);
     MatmulJob& job = *both.job;
-    thread_local Scratch memory, between_memory;
-    const long step = between_step(job);
-    const Portions up_portions(job.layers[0].in, true), down_portions(job.layers[1].in, true);
-    const long up_floats = up_portions.floats(both.blocks.largest()), down_floats = down_portions.floats(both.blocks.largest());
-    float* scratch = memory.floats(up_floats > down_floats ? up_floats : down_floats);
-    float* between = between_memory.floats(both.blocks.largest() * step);
-    if (scratch == nullptr || between == nullptr) {
+    thread_local Scratch memory, between_memory, middle_memory;
+    const bool end = job.num_layers == 3;
+    const long most = both.blocks.largest(), step = between_step(job.layers[job.num_layers - 2]);
+    const long middle_step = end ? between_step(job.layers[0]) : 0, width = job.layers[0].out;
+    long floats = 0;
+    for (int i = 0; i < job.num_layers; i++) {
+        const long needed = Portions(job.layers[i].in, true).floats(most);
+        floats = needed > floats ? needed : floats;
+    }
+    float* scratch = memory.floats(floats);
+    float* between = between_memory.floats(most * step);
+    float* middle = end ? middle_memory.floats(most * middle_step) : scratch;
+    if (scratch == nullptr || between == nullptr || middle == nullptr) {
         __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
         return;
     }
     long task;
     while ((task = next_task(&both.taken, both.blocks.count)) >= 0) {
         const long first = both.blocks.start(task), rows = both.blocks.start(task + 1) - first;
-        const Blocks none(0, ROWS, 1, ROWS);
-        const Work up = {&job, &job.layers[0], job.x + first * job.x_step, job.x_step, between, step, nullptr, 0, none, 0, 0, 0};
-        const Work down = {&job, &job.layers[1], between, step, job.y + first * job.y_step, job.y_step,
-                           job.residual == nullptr ? nullptr : job.residual + first * job.residual_step,
-                           job.residual_step, none, 0, 0, 0};
-        multiply(up, up_portions, 0, rows, 0, divided_up(job.layers[0].out, PANEL), scratch);
-        multiply(down, down_portions, 0, rows, 0, divided_up(job.layers[1].out, PANEL), scratch);
+        if (end) {
+            MatmulJob one = first_part(job, first, rows, middle, middle_step), two = second_part(job, first, rows, middle, middle_step);
+            through(one, scratch, between, step);
+            job.norms[0].rows(middle, middle_step, rows, width, 1);
+            through(two, scratch, between, step);
+            job.norms[1].rows(two.y, two.y_step, rows, width, 1);
+            continue;
+        }
+        MatmulJob part = job;
+        part.x += first * job.x_step;
+        part.y += first * job.y_step;
+        if (job.residual != nullptr) part.residual += first * job.residual_step;
+        part.rows = rows;
+        through(part, scratch, between, step);
     }
 }
 
+void run_layer(MatmulJob& job) {
+    Work work = {&job,         &job.layers[0],    job.x,                   job.x_step, job.y, job.y_step,
+                 job.residual, job.residual_step, Blocks(0, ROWS, 1, ROWS), 0, 0, 0};
+    run_layer(work);
+}
+
 void run_both(MatmulJob& job) {
-    const long fit = BETWEEN_FLOATS / between_step(job) / ROWS * ROWS;
-    const long up_rows = Portions(job.layers[0].in, true).rows(), down_rows = Portions(job.layers[1].in, true).rows();
-    const long least = up_rows < down_rows ? up_rows : down_rows, most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < least ? fit : least;
+    const long fit = BETWEEN_FLOATS / between_step(job.layers[job.num_layers - 2]) / ROWS * ROWS;
+    long least = BOTH_BLOCK;
+    for (int i = 0; i < job.num_layers; i++) {
+        const long rows = Portions(job.layers[i].in, true).rows();
+        least = rows < least ? rows : least;
+    }
+    const long most = fit < LEAST_BLOCK ? LEAST_BLOCK : fit < least ? fit : least;
     const long threads = job.threads > 1 ? job.threads : 1;
     if (job.rows >= threads * LEAST_BLOCK || threads == 1) {
         Both both = {&job, Blocks(job.rows, ROWS, threads, most), 0};
@@ -305,8 +344,23 @@ void run_both(MatmulJob& job) {
         return run_parallel(static_cast<int>(tasks < threads ? tasks : threads), take_both, &both);
     }
     // Few rows: all threads share each layer.
-    thread_local Scratch memory;
-    const long step = between_step(job);
+    thread_local Scratch memory, middle_memory;
+    if (job.num_layers == 3) {
+        const long width = job.layers[0].out, step = between_step(job.layers[0]);
+        float* middle = middle_memory.floats(job.rows * step);
+        if (middle == nullptr) {
+            job.failed = 1;
+            return;
+        }
+        MatmulJob one = first_part(job, 0, job.rows, middle, step), two = second_part(job, 0, job.rows, middle, step);
+        run_layer(one);
+        job.norms[0].rows(middle, step, job.rows, width, job.threads);
+        run_both(two);
+        job.norms[1].rows(job.y, job.y_step, job.rows, width, job.threads);
+        job.failed = one.failed | two.failed;
+        return;
+    }
+    const long step = between_step(job.layers[0]);
     float* between = memory.floats(job.rows * step);
     if (between == nullptr) {
         job.failed = 1;
@@ -324,11 +378,7 @@ void run_both(MatmulJob& job) {
 namespace LEVEL_NAMESPACE {
 void run(MatmulJob& job) {
     if (job.rows <= 0) return;
-    if (job.num_layers == 1) {
-        Work work = {&job,   &job.layers[0], job.x,             job.x_step, job.y, job.y_step,
-                     job.residual, job.residual_step, Blocks(0, ROWS, 1, ROWS), 0, 0, 0};
-        return run_layer(work);
-    }
+    if (job.num_layers == 1) return run_layer(job);
     run_both(job);
 }
 }  // namespace LEVEL_NAMESPACE

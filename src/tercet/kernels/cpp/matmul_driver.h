@@ -1,8 +1,8 @@
 // Drives the products of a job for one scheme and instruction level: rows are packed once, panels of weights
 // are met one after the other while they are in cache, what follows a product is done on a tile at a time.
 //
-// A scheme is a `Format`: tile_bytes(in) and panel_bytes(in), pack(x, step, rows, in, to) of up to TILE rows, and
-// product(tile, panel, in, rows, out) -> float [TILE][PANEL]. Nothing here depends on where a row stands, so a
+// A scheme is a `Format`: tile_bytes(in) and panel_bytes(in), pack(x, step, rows, in, to) of up to TILE rows,
+// product(tile, panel, in, rows, out) -> float [TILE][PANEL], and the GELU that suits it. Nothing here depends on where a row stands, so a
 // row gets the same bits in any batch, with any number of threads.
 #pragma once
 
@@ -47,6 +47,7 @@ inline void bring(const Output& to, int rows) {
 }
 
 // What follows a product, on `rows` rows of one panel.
+template <class Format>
 inline void finish(const float* sums, int rows, const float* bias, bool with_gelu, const Output& to) {
     constexpr int VECTORS = PANEL / LANES;
     for (int r = 0; r < rows; r++) {
@@ -55,7 +56,7 @@ inline void finish(const float* sums, int rows, const float* bias, bool with_gel
         Floats values[VECTORS];
         for (int j = 0; j < VECTORS; j++) values[j] = load(from + j * LANES) + load(bias + j * LANES);
         if (with_gelu)
-            for (int j = 0; j < VECTORS; j++) values[j] = gelu(values[j]);
+            for (int j = 0; j < VECTORS; j++) values[j] = Format::activation(values[j]);
         if (to.residual != nullptr)
             for (int j = 0; j < VECTORS; j++) values[j] += load(to.residual + r * to.residual_step + j * LANES);
         if (to.past)
@@ -66,6 +67,7 @@ inline void finish(const float* sums, int rows, const float* bias, bool with_gel
 }
 
 // The same where a panel reaches over the last output: done in a full panel aside, so that no bit differs.
+template <class Format>
 inline void finish_part(const float* sums, int rows, long outputs, const float* bias, bool with_gelu, const Output& to) {
     alignas(64) float y[TILE * PANEL], residual[TILE * PANEL];
     if (to.residual != nullptr) {
@@ -73,7 +75,7 @@ inline void finish_part(const float* sums, int rows, long outputs, const float* 
         for (int r = 0; r < rows; r++)
             memcpy(residual + r * PANEL, to.residual + r * to.residual_step, outputs * sizeof(float));
     }
-    finish(sums, rows, bias, with_gelu, {y, PANEL, to.residual == nullptr ? nullptr : residual, PANEL, false});
+    finish<Format>(sums, rows, bias, with_gelu, {y, PANEL, to.residual == nullptr ? nullptr : residual, PANEL, false});
     for (int r = 0; r < rows; r++) memcpy(to.y + r * to.step, y + r * PANEL, outputs * sizeof(float));
 }
 
@@ -115,9 +117,9 @@ struct Driver {
         Format::product(packed + first / TILE * Format::tile_bytes(layer.in), layer.weight + panel * Format::panel_bytes(layer.in),
                         layer.in, height, sums);
         if (outputs == PANEL)
-            finish(sums, height, bias, layer.gelu, part);
+            finish<Format>(sums, height, bias, layer.gelu, part);
         else
-            finish_part(sums, height, outputs, bias, layer.gelu, part);
+            finish_part<Format>(sums, height, outputs, bias, layer.gelu, part);
     }
 
     // Many rows: each thread takes blocks of rows through all layers.
@@ -131,33 +133,50 @@ struct Driver {
         Tall& tall = *static_cast<Tall*>(context);
         MatmulJob& job = *tall.job;
         thread_local Scratch scratch;
-        const long most = tall.blocks.largest(), tiles = most / TILE, step = between_step(job);
+        const long most = tall.blocks.largest(), tiles = most / TILE;
         long packed_bytes = 0;
         for (int i = 0; i < job.num_layers; i++) {
             const long bytes = tiles * Format::tile_bytes(job.layers[i].in);
             packed_bytes = bytes > packed_bytes ? bytes : packed_bytes;
         }
-        const long between_bytes = job.num_layers == 2 ? most * step * static_cast<long>(sizeof(float)) : 0;
-        unsigned char* packed = scratch.of(packed_bytes + between_bytes);
+        const bool end = job.num_layers == 3;
+        const long step = between_step(job.layers[end ? 1 : 0]), middle_step = end ? between_step(job.layers[0]) : 0;
+        const long between_bytes = job.num_layers >= 2 ? most * step * static_cast<long>(sizeof(float)) : 0;
+        const long middle_bytes = most * middle_step * static_cast<long>(sizeof(float));
+        unsigned char* packed = scratch.of(packed_bytes + between_bytes + middle_bytes);
         if (packed == nullptr) {
             __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
             return;
         }
         float* between = reinterpret_cast<float*>(packed + packed_bytes);
+        float* middle = reinterpret_cast<float*>(packed + packed_bytes + between_bytes);
         long task;
         while ((task = next_task(&tall.taken, tall.blocks.count)) >= 0) {
             const long first = tall.blocks.start(task), rows = tall.blocks.start(task + 1) - first;
-            const float* x = job.x + first * job.x_step;
-            long x_step = job.x_step;
-            for (int i = 0; i < job.num_layers; i++) {
-                const Layer& layer = job.layers[i];
-                Output to = {between, step, nullptr, 0, false};
-                if (i + 1 == job.num_layers) to = last_output(job, first);
-                pack(x, x_step, rows, layer.in, packed);
-                multiply(layer, packed, rows, 0, divided_up(layer.out, PANEL), to);
-                x = between;
-                x_step = step;
+            if (!end) {
+                through(job, first, rows, packed, between, step);
+                continue;
             }
+            const long width = job.layers[0].out;
+            through(first_part(job, first, rows, middle, middle_step), 0, rows, packed, between, step);
+            job.norms[0].rows(middle, middle_step, rows, width, 1);
+            through(second_part(job, first, rows, middle, middle_step), 0, rows, packed, between, step);
+            job.norms[1].rows(job.y + first * job.y_step, job.y_step, rows, width, 1);
+        }
+    }
+
+    // Some rows through one layer or two.
+    static void through(const MatmulJob& job, long first, long rows, unsigned char* packed, float* between, long step) {
+        const float* x = job.x + first * job.x_step;
+        long x_step = job.x_step;
+        for (int i = 0; i < job.num_layers; i++) {
+            const Layer& layer = job.layers[i];
+            Output to = {between, step, nullptr, 0, false};
+            if (i + 1 == job.num_layers) to = last_output(job, first);
+            pack(x, x_step, rows, layer.in, packed);
+            multiply(layer, packed, rows, 0, divided_up(layer.out, PANEL), to);
+            x = between;
+            x_step = step;
         }
     }
 
@@ -193,7 +212,7 @@ struct Driver {
 
     static void run_flat(MatmulJob& job) {
         thread_local Scratch scratch;
-        const long tiles = divided_up(job.rows, TILE), step = between_step(job);
+        const long tiles = divided_up(job.rows, TILE), step = between_step(job.layers[0]);
         long packed_bytes = 0;
         for (int i = 0; i < job.num_layers; i++) {
             const long bytes = tiles * Format::tile_bytes(job.layers[i].in);
@@ -220,6 +239,23 @@ struct Driver {
         }
     }
 
+    // The end of an encoder's layer for few rows: its products one after the other.
+    static void run_parts(MatmulJob& job) {
+        thread_local Scratch scratch;
+        const long width = job.layers[0].out, step = between_step(job.layers[0]);
+        float* middle = scratch.floats(job.rows * step);
+        if (middle == nullptr) {
+            job.failed = 1;
+            return;
+        }
+        MatmulJob first = first_part(job, 0, job.rows, middle, step), second = second_part(job, 0, job.rows, middle, step);
+        run_flat(first);
+        job.norms[0].rows(middle, step, job.rows, width, job.threads);
+        run_flat(second);
+        job.norms[1].rows(job.y, job.y_step, job.rows, width, job.threads);
+        job.failed = first.failed | second.failed;
+    }
+
     static Output last_output(const MatmulJob& job, long first) {
         return {job.y + first * job.y_step, job.y_step,
                 job.residual == nullptr ? nullptr : job.residual + first * job.residual_step, job.residual_step, past(job)};
@@ -231,7 +267,7 @@ struct Driver {
     }
 
     // Rows between two layers are not a power of two apart, so that a tile of them has room in the first cache.
-    static long between_step(const MatmulJob& job) { return aligned(job.layers[0].out * 4) / 4 + 16; }
+    static long between_step(const Layer& layer) { return aligned(layer.out * 4) / 4 + 16; }
 
     static long most_rows(const MatmulJob& job) {
         long rows = TILE * 64;
@@ -239,8 +275,9 @@ struct Driver {
             const long fit = TILE * (BLOCK_BYTES / Format::tile_bytes(job.layers[i].in));
             rows = fit < rows ? fit : rows;
         }
-        if (job.num_layers == 2) {
-            const long fit = BLOCK_BETWEEN_BYTES / (between_step(job) * static_cast<long>(sizeof(float)));
+        if (job.num_layers >= 2) {
+            const long step = between_step(job.layers[job.num_layers - 2]);
+            const long fit = BLOCK_BETWEEN_BYTES / (step * static_cast<long>(sizeof(float)));
             rows = fit < rows ? fit : rows;
         }
         return rows < TILE ? TILE : rows / TILE * TILE;
@@ -251,7 +288,7 @@ struct Driver {
         const long threads = job.threads > 1 ? job.threads : 1;
         Tall tall = {&job, Blocks(job.rows, TILE, threads, most_rows(job)), 0};
         // A few rows cannot be shared out evenly: panels can.
-        if (threads > 1 && tall.blocks.largest() < 4 * TILE) return run_flat(job);
+        if (threads > 1 && tall.blocks.largest() < 4 * TILE) return job.num_layers == 3 ? run_parts(job) : run_flat(job);
         const long tasks = tall.blocks.count;
         run_parallel(static_cast<int>(tasks < threads ? tasks : threads), work_tall, &tall);
     }

@@ -115,4 +115,18 @@ inline Floats gelu(Floats x) {
     return all(0.5f) * fused(-near, power_of_two(log), x + size);
 }
 
+// GELU by the error function, to 2e-4, in half the time: x (1/2 + t p(t^2)), t being x held to [-4, 4] and p fitted so
+// that the largest error is least and the bracket is exactly 0 and 1 at the ends. For what is rounded to bytes next.
+inline Floats quick_gelu(Floats x) {
+    const Floats near = larger(lesser(x, all(4.0f)), all(-4.0f)), square = near * near;
+    Floats slope = all(2.2588155346170424e-08f);
+    slope = fused(slope, square, all(-1.5888244888628833e-06f));
+    slope = fused(slope, square, all(4.776383866555989e-05f));
+    slope = fused(slope, square, all(-0.0008121870923787355f));
+    slope = fused(slope, square, all(0.00876369047909975f));
+    slope = fused(slope, square, all(-0.06455441564321518f));
+    slope = fused(slope, square, all(0.39787018299102783f));
+    return x * fused(near, slope, all(0.5f));
+}
+
 }  // namespace
