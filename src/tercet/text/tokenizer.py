@@ -21,6 +21,7 @@ from tercet.checkpoint.layout import Checkpoint
 from tercet.checkpoint.word_files import PHRASES_FILE, WORDS_FILE
 from tercet.errors import CheckpointError, InputError
 from tercet.extras import require
+from tercet.text.known_words import KnownWords, splits_at_spaces
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Encoded:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer. Never changed once open, so that any number of threads may use it."""
+    """A checkpoint's tokenizer. What it gives never changes; any number of threads may use it."""
 
     def __init__(
         self, inner: tokenizers.Tokenizer, *, special_ids: frozenset[int], lowercase: bool = False
@@ -83,6 +84,11 @@ class Tokenizer:
         self._prompt_tokens = lru_cache(maxsize=64)(self._count_prompt)
         if all(mask):  # "a" became nothing at all: count what is added around nothing
             self._prefix, self._suffix = min(1, len(mask)), max(0, len(mask) - 1)
+        self._around = (
+            inner.encode("a").ids[: self._prefix],
+            inner.encode("a").ids[len(mask) - self._suffix :],
+        )
+        self._known = KnownWords(inner) if not all(mask) and splits_at_spaces(inner) else None
 
     @classmethod
     def open(cls, checkpoint: Checkpoint) -> Tokenizer:
@@ -200,6 +206,10 @@ class Tokenizer:
 
     def _ids(self, texts: list[str], *, special: bool = True) -> list[list[int]]:
         try:
+            if self._known is not None:
+                known = self._known.encode(texts, *(self._around if special else ([], [])))
+                if known is not None:
+                    return known
             found = self._inner.encode_batch_fast(texts, add_special_tokens=special)
             return [encoding.ids for encoding in found]
         except (TypeError, UnicodeEncodeError):
