@@ -5,7 +5,16 @@ Needs numpy, torch, safetensors and tokenizers alone, so that it also runs where
 
 from __future__ import annotations
 
-__all__ = ["END", "END_TURN", "START_TURN", "decoder_tokenizer", "write_decoder", "write_embedder"]
+__all__ = [
+    "END",
+    "END_TURN",
+    "START_TURN",
+    "TEMPLATE",
+    "decoder_tokenizer",
+    "write_decoder",
+    "write_embedder",
+    "write_reranker",
+]
 
 import json
 import zlib
@@ -23,6 +32,21 @@ import tiny
 END, START_TURN, END_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _MODULES = "sentence_transformers.models"
 _TEMPLATE = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+
+# Of the form that rerankers made of Qwen3 have: a prompt is a message of the system.
+TEMPLATE = """<|im_start|>system
+Does the Document fit the Query? Answer yes or no.<|im_end|>
+<|im_start|>user
+{% set said = messages | selectattr("role", "eq", "system") | map(attribute="content") | first -%}
+<Instruct>: {{ said | default("search") }}
+<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}
+<Document>: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}<|im_end|>
+{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+
+</think>
+
+{% endif %}"""
 
 
 def write_decoder(
@@ -189,6 +213,76 @@ def write_embedder(
         folder / "config_sentence_transformers.json",
         {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+    return folder
+
+
+def write_reranker(
+    folder: str | Path,
+    *,
+    true: int | None = None,
+    false: int | None = None,
+    template: str | None = TEMPLATE,
+    in_file: bool = False,
+    form: str = "flat",
+    chat: Mapping[str, Any] | None = None,
+    text: Mapping[str, Any] | None = None,
+    activation: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    **settings: Any,
+) -> Path:
+    """The folder, now holding a random CrossEncoder of Transformer and LogitScore, as that library saves it.
+
+    Args:
+        folder: made if need be.
+        true, false: ids of the tokens; None for "yes", and for "no" unless `true` is given.
+        template: the chat template; None for pairs as the tokenizer joins them.
+        in_file: whether it is in chat_template.jinja, not in tokenizer_config.json.
+        form: "flat" or "structured".
+        chat, text: of processing_kwargs.
+        activation, prompts, default_prompt_name: of config_sentence_transformers.json.
+        settings: of `write_decoder`.
+    """
+    given = {"prefix": "model.", "ends": False, **settings}
+    folder = write_decoder(folder, chat_template=None if in_file else template, **given)
+    if in_file and template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    words = decoder_tokenizer(ends=False)
+    if true is None:
+        true, false = words.token_to_id("yes"), words.token_to_id("no")
+    forward: dict[str, Any] = {"method": "forward", "method_output_name": "logits"}
+    modalities = {"text": forward} | ({"message": {**forward, "format": form}} if template else {})
+    processing = {"chat_template": {"add_generation_prompt": True, **(chat or {})}, "text": dict(text or {})}
+    _json(
+        folder / "sentence_bert_config.json",
+        {
+            "transformer_task": "text-generation",
+            "modality_config": modalities,
+            "module_output_name": "causal_logits",
+            "processing_kwargs": processing,
+        },
+    )
+    start = "sentence_transformers"
+    classes = (
+        ("", f"{start}.base.modules.transformer.Transformer"),
+        ("1_LogitScore", f"{start}.cross_encoder.modules.logit_score.LogitScore"),
+    )
+    _json(
+        folder / "modules.json",
+        [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(classes)],
+    )
+    (folder / "1_LogitScore").mkdir(exist_ok=True)
+    score = {"true_token_id": true, "false_token_id": false, "module_input_name": "causal_logits"}
+    _json(folder / "1_LogitScore" / "config.json", score)
+    top: dict[str, Any] = {
+        "__version__": {"sentence_transformers": "6.2.0"},
+        "model_type": "CrossEncoder",
+        "prompts": dict(prompts or {}),
+        "default_prompt_name": default_prompt_name,
+    }
+    if activation is not None:
+        top["activation_fn"] = activation
+    _json(folder / "config_sentence_transformers.json", top)
     return folder
 
 

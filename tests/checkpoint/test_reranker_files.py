@@ -67,7 +67,11 @@ def test_a_model_for_embeddings_is_no_reranker_and_says_what_is_missing(tmp_path
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
-        ("config.json", {"architectures": ["Qwen3ForCausalLM"]}, "Qwen3ForCausalLM: .*FlagLLMReranker"),
+        (
+            "config.json",
+            {"architectures": ["Qwen3ForCausalLM"]},
+            "Qwen3ForCausalLM, .*LogitScore.*FlagLLMReranker",
+        ),
         ("config.json", {"model_type": "llama"}, "type 'llama'"),
         ("config.json", {"id2label": {"0": "a", "1": "b"}}, r"'classifier\.out_proj\.weight' is \(1, 32\)"),
         ("config.json", {"sentence_transformers": {"activation_fn": 3}}, "the activation is 3"),

@@ -55,6 +55,7 @@ from recorder import (  # noqa: E402
     record_words,
 )
 from recorder.record_decoders import decoder_vectors  # noqa: E402
+from recorder.record_logits import logit_scores  # noqa: E402
 from recorder.record_modules import module_stacks  # noqa: E402
 from recorder.record_own_encoders import own_encoders_vectors  # noqa: E402
 from recorder.record_static import static_stacks  # noqa: E402
@@ -104,6 +105,7 @@ def main() -> None:
         _save(out / "modules.npz", module_stacks(folder))
         _save(out / "own_encoders.npz", own_encoders_vectors(folder))
         _save(out / "decoders.npz", decoder_vectors(folder))
+        _save(out / "logits.npz", logit_scores(folder))
         _save(out / "static.npz", static_stacks(folder))
         _save(out / "rerankers.npz", record_rerankers.record(folder))
         _save(out / "score_stacks.npz", record_score_stacks.stack_scores(folder))

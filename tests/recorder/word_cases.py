@@ -24,7 +24,7 @@ TEXTS = (
     "random ... element ### [SEP] read a csv file",
     "wait for several coroutines " * 12,
     "I can't see New York City, nor the new york (times) of NEW YORK. "
-    "The csv\u2019s file isn't \"the cat\"... a__b",
+    'The csv\u2019s file isn\'t "the cat"... a__b',
 )
 # What sentence-transformers looks for: longer phrases first, in lower case if not as they stand.
 PHRASES: Mapping[str, Any] = {

@@ -66,10 +66,12 @@ def test_a_stack_that_makes_no_scores_is_refused_with_its_place(tmp_path, place,
         open_reranker(tmp_path)
 
 
-def test_a_reranker_that_is_a_language_model_is_named(tmp_path):
+def test_a_logit_score_among_other_modules_is_named(tmp_path):
     path = score_stacks.write(tmp_path, "pooling and dense") / "modules.json"
     entries = json.loads(path.read_text())
     entries[1]["type"] = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
-    path.write_text(json.dumps(entries[:2]))
-    with pytest.raises(CheckpointError, match=r"LogitScore.*language models are not supported.*CrossEncoder"):
+    path.write_text(json.dumps(entries))
+    with pytest.raises(
+        CheckpointError, match=r"has the modules Transformer, LogitScore, Dense.*CrossEncoder"
+    ):
         open_reranker(tmp_path)

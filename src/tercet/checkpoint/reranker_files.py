@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
+from tercet.checkpoint.logit_score import LogitStack, head_rows, logit_stack, read_chat
 from tercet.checkpoint.paths import inside, read_json_file, read_json_object
 from tercet.checkpoint.sentence_files import SentenceSettings, read_sentence_settings, text_limit
 from tercet.checkpoint.source import Source
@@ -64,6 +66,8 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
     folder = source.folder
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder. Give the folder of a model, or its id on the hub.")
+    if (logits := logit_stack(folder)) is not None:
+        return _open_logit_score(source, logits)
     stack = _stack(source)
     if stack.modules:
         return _open_stack(source, stack)
@@ -138,12 +142,6 @@ def _stack(source: Source) -> Stack:
     entries = entries if isinstance(entries, list) else []  # what it is instead, read_stack says
     names = [str(entry.get("type")) for entry in entries if isinstance(entry, dict)]
     kinds = [name.rsplit(".", 1)[-1] for name in names]
-    if "LogitScore" in kinds:
-        raise CheckpointError(
-            f"{path} has a LogitScore: the score is a language model's logit of one token, and language "
-            "models are not supported. A reranker that is an encoder with a classification head, or with "
-            "Pooling and Dense, is. Use sentence-transformers' CrossEncoder for this model."
-        )
     stack = read_stack(folder, source.remote, end="scores")
     if stack.modules and not stack.modules[-1].config.get("scores"):
         raise CheckpointError(
@@ -182,6 +180,35 @@ def _open_stack(source: Source, stack: Stack) -> Checkpoint:
     ending = {"labels": last.config["out_features"], "activation": _activation(folder, where, config, top)}
     modules = (*stack.modules[:-1], replace(last, config={**last.config, **ending}))
     return _described(source, place, architecture, config, settings, weights, modules, stack.notes)
+
+
+def _open_logit_score(source: Source, stack: LogitStack) -> Checkpoint:
+    """A CrossEncoder of a language model and a LogitScore."""
+    folder, place = source.folder, stack.encoder_path
+    start = f"{place}/" if place else ""
+    where = folder / f"{start}config.json"
+    top = _object(folder, _TOP)
+    architecture, config = read_encoder_config(folder, place)
+    if architecture not in DECODERS:
+        raise CheckpointError(
+            f"{where} describes a model of type {architecture!r}, and in front of a LogitScore only "
+            f"{', '.join(DECODERS)} is known. Use sentence-transformers' CrossEncoder for this model."
+        )
+    found, chat = read_chat(folder, place, _object(folder, f"{start}tokenizer_config.json"))
+    settings = _checked(folder, folder / f"{start}{_TRANSFORMER}", found, top)
+    weights = find_weights(folder, place, source.remote)
+    head, name = head_rows(folder, stack, config, weights.tensors)
+    rest = {stored: info for stored, info in weights.tensors.items() if stored != name}
+    ending = {
+        "labels": 1,
+        "true": stack.true,
+        "false": stack.false,
+        "activation": _activation(folder, where, config, top),
+        "chat": chat,
+    }
+    spec = ModuleSpec("logit_score", stack.where, ending, {"head": head}, as_stored=("head",))
+    of_encoder = replace(weights, tensors=rest)
+    return _described(source, place, architecture, config, settings, of_encoder, (spec,))
 
 
 def _described(
@@ -231,9 +258,10 @@ def _refuse_decoders(where: Path) -> None:
     first = classes[0] if isinstance(classes, list) and classes else ""
     if isinstance(first, str) and first.endswith(("ForCausalLM", "ForConditionalGeneration")):
         raise CheckpointError(
-            f"{where} describes a {first}: a reranker that is a language model is not supported, one that is "
-            "an encoder with a classification head (…ForSequenceClassification) is. Use FlagEmbedding's "
-            "FlagLLMReranker or sentence-transformers for this model."
+            f"{where} describes a {first}, and nothing says how a language model scores a pair. A folder of "
+            "sentence-transformers with a LogitScore behind it is a reranker, and so is an encoder with a "
+            "classification head (…ForSequenceClassification). Use FlagEmbedding's FlagLLMReranker, or save "
+            "it with sentence-transformers' CrossEncoder."
         )
 
 
@@ -255,6 +283,11 @@ def _settings(folder: Path, start: str, top: Mapping[str, Any]) -> SentenceSetti
                 f"{path}: {key!r} is {value!r}; of a reranker only {_ONLY[key][0]!r} is supported. "
                 "Use sentence-transformers for this model."
             )
+    return _checked(folder, path, found, top)
+
+
+def _checked(folder: Path, path: Path, found: Mapping[str, Any], top: Mapping[str, Any]) -> SentenceSettings:
+    """The length and case of the Transformer's settings, and the prompts."""
     length = found.get("max_seq_length")
     if length is not None and (type(length) is not int or length < 1):
         raise CheckpointError(f"{path}: 'max_seq_length' is {length!r}, expected a positive number.")

@@ -42,7 +42,8 @@ def load_reranker(
 
     Args:
         path_or_id: a folder, or a hub id such as "BAAI/bge-reranker-v2-m3": an encoder with a classification
-            head, as transformers, FlagEmbedding and sentence-transformers' CrossEncoder save it.
+            head, as transformers, FlagEmbedding and sentence-transformers' CrossEncoder save it; or a Qwen3
+            with a LogitScore, as the CrossEncoder saves it.
         precision: of the encoder, as in `tercet.load`; the head works in float32.
         device, revision, token, local_files_only, cache_folder, token_budget, tolerance, plan, confirm: as
             in `tercet.load`.
@@ -52,6 +53,7 @@ def load_reranker(
 
     Raises:
         CheckpointError, SourceError: the model is not there, is damaged, or is no such reranker.
+        MissingExtraError: pairs are put into a chat template, and Jinja is not installed.
         PrecisionError: the precision, device or plan cannot be honoured.
         InputError: an option cannot be, or contradicts the plan.
     """

@@ -24,10 +24,12 @@ from tercet.errors import InputError, NonFiniteError, nearest
 from tercet.model import position_limit
 from tercet.modules import MODULES
 from tercet.modules.chain import DenseChain, dense_chain
+from tercet.modules.logit_score import LogitScore
 from tercet.precision.plan import Plan
 from tercet.reranker.options import Call, activation_of, default_activation, truncation_of
 from tercet.reranker.pairs import Pair, windows
 from tercet.signatures import refuse_unknown_keywords
+from tercet.text.chat import ChatEncoder, chat_encoder
 from tercet.text.pack import pack
 from tercet.text.pairs import EncodedPairs, PairEncoder, takes_types
 from tercet.text.tokenizer import Tokenizer
@@ -74,7 +76,9 @@ class Reranker:
         self.checkpoint = checkpoint
         self.plan = plan
         self.tokenizer = Tokenizer.open(checkpoint)
-        self._pairs = PairEncoder(self.tokenizer, str(checkpoint.folder))
+        self._pairs: ChatEncoder | PairEncoder = chat_encoder(checkpoint, self.tokenizer) or PairEncoder(
+            self.tokenizer, str(checkpoint.folder)
+        )
         self._position_limit = position_limit(checkpoint)
         self.max_length = (
             checkpoint.max_length
@@ -119,7 +123,8 @@ class Reranker:
             pairs: (query, document) each, from any iterable; one pair is a list of one.
             activation: what becomes of logits: a name of torch.nn such as "Sigmoid" or "Identity", or
                 "Softmax" over labels; None for what the checkpoint says, else Sigmoid of one label.
-            prompt: put before each query; it outranks `prompt_name`, and that the checkpoint's default.
+            prompt: put before each query, or into a chat template as the system's message; it outranks
+                `prompt_name`, and that the checkpoint's default.
             prompt_name: a prompt of the checkpoint.
             max_length: most tokens of a pair, for this call.
             truncation: "longest_first" cuts the longer text of a pair, then both, as sentence-transformers
@@ -273,8 +278,9 @@ class Reranker:
         if isinstance(self._head, DenseChain):
             found: Tensor = self._head(hidden, batch.to(self._engine.device), self.plan.precision.heads.torch)
             return found
-        starts = torch.tensor([0, *accumulate(batch.lengths[:-1])], device=hidden.device)
-        logits: Tensor = self._head(hidden[starts])
+        starts = [0, *accumulate(batch.lengths)]
+        rows = [stop - 1 for stop in starts[1:]] if isinstance(self._head, LogitScore) else starts[:-1]
+        logits: Tensor = self._head(hidden[torch.tensor(rows, device=hidden.device)])
         return logits
 
 
@@ -282,9 +288,13 @@ def _head(checkpoint: Checkpoint, plan: Plan) -> nn.Module:
     """The classification head, or the chain of modules that ends in scores; weights on the CPU."""
 
     def build(spec: ModuleSpec, width: int) -> nn.Module:
-        return MODULES[spec.kind](
-            spec, width, lambda name: checkpoint.read(spec.tensors[name], plan.precision.heads)
-        )
+        def read(name: str) -> Tensor:
+            info = spec.tensors[name]
+            if name in spec.as_stored:
+                return checkpoint.stored(info)
+            return checkpoint.read(info, plan.precision.heads)
+
+        return MODULES[spec.kind](spec, width, read)
 
     hidden = int(checkpoint.config["hidden_size"])
     if len(checkpoint.modules) == 1:
