@@ -318,6 +318,13 @@ def test_what_cannot_be_gathered_is_said_with_the_mend(stacks, tmp_path, capsys)
     (tmp_path / "one.txt").write_text("a single text\n")
     with pytest.raises(InputError, match=r"one passage alone is no choice.*--kinds gram"):
         merge_statistics(stacks[0], tmp_path / "one.txt", out)
+    (tmp_path / "same.txt").write_text("alike alike\nalike alike\n")
+    with pytest.raises(InputError, match="are all of them alike"):
+        merge_statistics(stacks[0], tmp_path / "same.txt", out)
+    with pytest.raises(OutputError, match=r"there is no folder .*Make it first"):
+        merge_statistics(stacks[0], texts, tmp_path / "nowhere" / "a.safetensors")
+    with pytest.raises(InputError, match="seed is -1"):
+        merge_statistics(stacks[0], texts, out, seed=-1)
     with pytest.raises(InputError, match="no such file"):
         merge_statistics(stacks[0], tmp_path / "none.txt", out)
     (tmp_path / "bad.jsonl").write_text('{"query": "a", "pos": ["b"]}\n{"query": "a"}\n')

@@ -157,6 +157,8 @@ def check_free(path: str | Path, *, overwrite: bool) -> Path:
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Name a file, such as {path / 'statistics.safetensors'}.")
     path = _named(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}. Make it first; nothing was written.")
     if path.exists() and not overwrite:
         raise OutputError(
             f"{path} exists. Name another file, or replace it (overwrite=True, --overwrite); nothing was "

@@ -113,14 +113,12 @@ def merge_statistics(
     """
     wanted = _kinds(kinds)
     out = check_free(out, overwrite=overwrite)
-    for name, value, least in (
-        ("max_texts", max_texts, 1),
-        ("group_size", group_size, 2),
-        ("token_budget", token_budget, 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name} is {value!r}, expected a whole number from {least} on.")
-    if not 0 < temperature < float("inf"):
+    _whole("max_texts", max_texts, 1)
+    _whole("group_size", group_size, 2)
+    _whole("token_budget", token_budget, 1)
+    _whole("max_length", 1 if max_length is None else max_length, 1)
+    _whole("seed", seed, 0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
         raise InputError(f"temperature is {temperature!r}, expected a number above 0.")
     source = find(
         model,
@@ -136,7 +134,7 @@ def merge_statistics(
             "another method, such as linear."
         )
     folder = open_folder(source)
-    names = _names(folder)
+    names, weights = _names(folder), hash_weights(folder.folder, folder.files)
     try:
         trainable = open_trainable(source.folder, dropout=0.0).eval()
     except CheckpointError as error:
@@ -174,8 +172,13 @@ def merge_statistics(
             ),
             done=counted,
         )
+        if not _mean(matter):
+            raise InputError(
+                f"{texts}: no number of the model matters to what these texts find; are all of them alike? "
+                "Give others, or gather Gram matrices alone (kinds='gram', --kinds gram)."
+            )
     about = {
-        "weights_sha256": hash_weights(folder.folder, folder.files),
+        "weights_sha256": weights,
         "shared": {} if grams is None else grams.shared,
         "rows": {} if grams is None else grams.rows,
         "fisher_mean": _mean(matter) if matter else None,
@@ -242,6 +245,11 @@ class _Counted:
     def __call__(self, more: int) -> None:
         self._done += more
         self._progress(self._done, self._total)
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
+        raise InputError(f"{name} is {value!r}, expected a whole number from {least} on.")
 
 
 def _kinds(kinds: Iterable[str]) -> tuple[Kind, ...]:

@@ -85,7 +85,7 @@ def merge(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of random signs; 0 by default.", rich_help_panel=_STATISTICS)
+        int | None, typer.Option(min=0, help="Of random signs; 0 by default.", rich_help_panel=_STATISTICS)
     ] = None,
     token: shared.Token = None,
     offline: shared.Offline = False,
