@@ -10,13 +10,15 @@ from itertools import chain, islice
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-# About 10 MB of words and ids. A word is what stands between spaces, with its punctuation.
+# Of either generation: about 10 MB of words and ids. A word is what stands between spaces, punctuation too.
 _MOST_WORDS = 1 << 15
 # Longer ones are seldom words, and seldom come again.
 _LONGEST = 32
 # Once the memory is full, texts of which so large a part is new (numbers, hashes) go to the tokenizer whole;
-# it is emptied for what comes after so many calls of them.
+# it is turned over for what comes after so many calls of them.
 _NEW, _CALLS = 0.25, 100
+# New words are tokenised so many at a time, which takes half of the time that each alone takes.
+_TOGETHER = 32
 
 
 def splits_at_spaces(inner: tokenizers.Tokenizer) -> bool:
@@ -47,8 +49,13 @@ class KnownWords:
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
-        self._ids: dict[str, tuple[int, ...]] = {}
+        # Words of late, and those before them: what comes again is carried over, so that common ones stay.
+        self._recent: dict[str, tuple[int, ...]] = {}
+        self._older: dict[str, tuple[int, ...]] = {}
         self._refused = 0
+        added = inner.get_added_tokens_decoder().items()
+        # A token of its own wherever it stands, which parts the words that are tokenised together.
+        self._parting = next(((place, one.content) for place, one in added if not one.normalized), None)
 
     def encode(
         self, texts: Sequence[str], before: Sequence[int], after: Sequence[int]
@@ -60,22 +67,48 @@ class KnownWords:
         """
         split = [str.split(text, " ") for text in texts]
         words = set(chain.from_iterable(split))
-        known = self._ids
-        new = list(words.difference(known))
-        full = len(known) + len(new) > _MOST_WORDS
-        if full and len(new) > _NEW * sum(map(len, split)):
-            self._refused += 1
-            if self._refused >= _CALLS:
-                self._refused, self._ids = 0, {}
-            return None
+        recent, older = self._recent, self._older
+        new = words.difference(recent)
+        known = recent
         if new:
-            found = self._inner.encode_batch_fast(new, add_special_tokens=False)
-            made = {word: tuple(encoding.ids) for word, encoding in zip(new, found, strict=True)}
+            found = {word: older[word] for word in new if word in older}
+            unknown = [word for word in new if word not in found]
+            full = len(recent) + len(new) > _MOST_WORDS
+            if full and len(unknown) > _NEW * sum(map(len, split)):
+                self._refused += 1
+                if self._refused >= _CALLS:
+                    self._refused, self._older, self._recent = 0, recent, {}
+                return None
+            found |= self._made(unknown)
             if full:
-                # Another dictionary: threads that read the old one still find what they saw there.
-                self._ids = {}
-            kept = ((word, ids) for word, ids in made.items() if len(word) <= _LONGEST)
-            self._ids.update(islice(kept, _MOST_WORDS))
-            known = {word: made[word] if word in made else known[word] for word in words}
+                # Other dictionaries: threads that read the former ones still find what they saw there.
+                self._older, self._recent = recent, {}
+            kept = ((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
+            self._recent.update(islice(kept, _MOST_WORDS))
+            known = {word: found[word] if word in found else recent[word] for word in words}
         ids_of = known.__getitem__
         return [[*before, *chain.from_iterable(map(ids_of, part)), *after] for part in split]
+
+    def _made(self, words: list[str]) -> dict[str, tuple[int, ...]]:
+        """The ids of words, by the tokenizer."""
+        if self._parting is None:
+            return self._alone(words)
+        place, content = self._parting
+        parted = [word for word in words if content not in word]
+        lines = [parted[first : first + _TOGETHER] for first in range(0, len(parted), _TOGETHER)]
+        between = f" {content} "
+        encoded = self._inner.encode_batch_fast(
+            [between.join(line) for line in lines], add_special_tokens=False
+        )
+        made = {}
+        for line, encoding in zip(lines, encoded, strict=True):
+            ids, first = [*encoding.ids, place], 0
+            for word in line:
+                last = ids.index(place, first)
+                made[word] = tuple(ids[first:last])
+                first = last + 1
+        return made | self._alone([word for word in words if content in word])
+
+    def _alone(self, words: list[str]) -> dict[str, tuple[int, ...]]:
+        encoded = self._inner.encode_batch_fast(words, add_special_tokens=False) if words else []
+        return {word: tuple(encoding.ids) for word, encoding in zip(words, encoded, strict=True)}
