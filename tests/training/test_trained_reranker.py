@@ -391,6 +391,8 @@ def test_what_a_first_stage_found_is_ranked_anew_as_evaluate_does(tmp_path: Path
         ({"heads": {"sparse": True}}, "Leave heads out"),
         ({"document_max_length": 40}, "reranker.max_length"),
         ({"pooling": "cls"}, "Leave pooling out"),
+        ({"normalize": True}, "Leave normalize out"),
+        ({"include_prompt": False}, "Leave include_prompt out"),
         ({"lora": {"folder": "adapters"}}, "Leave lora.folder out"),
         ({"reranker": {"query_max_length": 9}}, "truncation: only_second"),
         ({"reranker": {"max_lenght": 9}}, "Did you mean 'max_length'"),

@@ -83,7 +83,7 @@ def choose(
 
 
 def measure(device: torch.device) -> Measurement:
-    """Times a feed-forward block and its gradients in bfloat16 and in float32, in turns; under a second."""
+    """Times a feed-forward block and its gradients in bfloat16 and in float32, in turns; about a second."""
     tokens, hidden, inner = _CPU_SHAPE if device.type == "cpu" else _GPU_SHAPE
     generator = torch.Generator().manual_seed(0)
 

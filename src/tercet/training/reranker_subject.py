@@ -121,6 +121,8 @@ def _refuse(recipe: TrainRecipe) -> None:
     lengths = "reranker.max_length and reranker.query_max_length say how pairs are cut"
     refused = {
         "pooling": (recipe.pooling is not None, "a reranker has none"),
+        "normalize": (recipe.normalize is not None, "a reranker makes no vectors"),
+        "include_prompt": (recipe.include_prompt is not None, "a reranker's pooling stays as it is"),
         "heads": (recipe.heads != HeadRecipe(), "a reranker has the one that scores pairs"),
         "query_max_length": (recipe.query_max_length is not None, lengths),
         "document_max_length": (recipe.document_max_length is not None, lengths),
