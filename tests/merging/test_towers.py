@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny
 from tercet.errors import InputError
 from tercet.workflows.merge import merge
 from tercet.workflows.merge_check import check_merge
@@ -106,6 +107,17 @@ def test_layers_of_one_tower_are_taken_from_several_models(two, tmp_path):
     assert [found[f"{VISION}.{n}.mlp.fc1.weight"] for n in range(2)] == [1, 1]
 
 
+@pytest.mark.parametrize("called", ["default", "encoder"])
+def test_one_tower_may_have_an_entry_of_its_own(called, tmp_path):
+    folders = [tiny.write_checkpoint(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    plain = "".join(f"\n      - model: {folder}" for folder in folders)
+    text = f"merge_method: linear\nmodules:\n  {called}:\n    parameters: {{weight: 1}}\n    models:{plain}\n"
+    (tmp_path / "merge.yml").write_text(text)
+    out = merge(tmp_path / "merge.yml", tmp_path / "out", try_out=False).folder
+    one, two, found = (load_file(folder / "model.safetensors") for folder in (*folders, out))
+    assert all(torch.equal(found[name], (one[name].double() + two[name]).div(2).float()) for name in one)
+
+
 def test_the_encoder_of_two_has_what_both_share(tmp_path):
     folders = []
     for value in (0.0, 1.0):
@@ -146,6 +158,7 @@ def test_the_encoder_of_two_has_what_both_share(tmp_path):
             "vision_model: &m {models: [{model: m0}]}, default: *m}",
             r"modules\.text_model: its slices have 2 layers, .*m0 has 3\. The depth of one of several",
         ),
+        ("modules: {audio: {models: [{model: single}]}}", r"no entry for encoder\.layer\. Give one for each"),
         ("modules: [text_model]", "expected names of towers"),
         ("modules: {text_model: {modles: []}}", "Did you mean 'models'"),
     ],
@@ -154,6 +167,7 @@ def test_what_no_tower_has_and_who_has_no_tower_is_said_with_the_mend(
     text, message, two, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    tiny.write_checkpoint(tmp_path / "single")
     (tmp_path / "merge.yml").write_text(f"merge_method: linear\nparameters: {{weight: 1}}\n{text}\n")
     with pytest.raises(InputError, match=message):
         check_merge("merge.yml")

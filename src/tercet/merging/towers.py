@@ -30,7 +30,7 @@ def by_tower(recipe: MergeRecipe, models: Models, donor: ModelFolder) -> list[tu
     places = dict.fromkeys(place for model in models.values() for place in model.parts[ENCODER].tensors)
     towers = list(dict.fromkeys(_tower(place) for place in places if place.layer is not None))
     entries = recipe.modules or (ModuleRecipe("default", recipe.slices, {}),)
-    if len(entries) < 2 and len(towers) < 2:
+    if [entry.name for entry in entries] == ["default"] and len(towers) < 2:
         return [(recipe, models)]
     owners = _owners(recipe, [entry.name for entry in entries], towers, list(places))
     # It has what is not of the encoder, too.
