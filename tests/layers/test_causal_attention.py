@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.batch import Batch
-from tercet.layers.attention import attention, grouped, padded
+from tercet.layers.attention import attention, grouped, padded, varlen
 from tercet.layers.norm import RMSNorm
 from tercet.layers.rotary import Rotary, turned
 
@@ -71,6 +71,28 @@ def test_rows_behind_the_last_text_and_texts_without_tokens_are_let_be():
         found = way(*rows, batch_of([4, 0, 2]), 4, causal=True)
         torch.testing.assert_close(found[:6], by_hand([one[:6] for one in rows], [4, 0, 2], 4, 2))
         assert len(found) == 9
+
+
+def test_half_precision_on_cuda_takes_one_causal_call_with_shared_keys(monkeypatch):
+    import torch.nn.attention.varlen as kernels
+
+    asked = []
+
+    def stand_in(query, key, value, *bounds, window_size, enable_gqa):
+        asked.append((window_size, enable_gqa, query.shape, key.shape, value.shape))
+        rows = [part.flatten(1) for part in (query, key, value)]
+        return by_hand(rows, bounds[0].diff().tolist(), query.shape[1], query.shape[1] // key.shape[1]).view(
+            query.shape
+        )
+
+    monkeypatch.setattr(kernels, "varlen_attn", stand_in)
+    for shared in (1, 2):
+        rows = rows_of([4, 5], 4, shared, 0)
+        found = varlen(*rows, batch_of([4, 5]), 4, causal=True)
+        torch.testing.assert_close(found, by_hand(rows, [4, 5], 4, shared), rtol=1e-5, atol=2e-6)
+    # everything before a token, and nothing behind it
+    assert [one[:2] for one in asked] == [((-1, 0), False), ((-1, 0), True)]
+    assert asked[1][2:] == ((9, 4, 4), (9, 2, 4), (9, 2, 4))
 
 
 def test_a_text_with_infinities_does_not_reach_its_neighbour():

@@ -126,7 +126,8 @@ class FlagAutoModel:
         if kind not in _ENCODERS:
             raise InputError(
                 f"{model_name_or_path} is a decoder ({kind.value}), and only encoders are read here: "
-                f"{' and '.join(kind.value for kind in _ENCODERS)}. Pass model_class if its name misleads."
+                f"{' and '.join(kind.value for kind in _ENCODERS)}. Pass model_class if its name misleads; "
+                "folders of sentence-transformers with a Qwen3 are opened by tercet.load."
             )
         is_m3 = kind is EmbedderModelClass.ENCODER_ONLY_M3
         if pooling_method is None:

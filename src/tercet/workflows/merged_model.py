@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.encoder_files import ARCHITECTURES
 from tercet.checkpoint.paths import read_json_object
 from tercet.checkpoint.reranker_files import is_reranker
@@ -35,8 +36,8 @@ _UNIT = 1e-4
 def try_model(folder: Path, encoder_path: str, *, named: str) -> str:
     """What was tried and found good, as a sentence.
 
-    A reranker scores pairs, an encoder that is known here embeds with all its heads, anything else is run by
-    transformers where that is installed.
+    A reranker scores pairs, an encoder that is known here embeds with all its heads, anything else, and a
+    language model alone, is run by transformers where that is installed.
 
     Args:
         folder: of the merged model.
@@ -50,7 +51,9 @@ def try_model(folder: Path, encoder_path: str, *, named: str) -> str:
     config = folder / encoder_path / "config.json"
     # a table of static embeddings has none, or one without a type
     kind = read_json_object(config).get("model_type") if config.is_file() else None
-    if kind is not None and kind not in (*ARCHITECTURES, "model2vec"):
+    # a language model alone is not meant for vectors, and may have settings that only transformers knows
+    alone = kind in DECODERS and not (folder / "modules.json").is_file()
+    if kind is not None and (alone or kind not in (*ARCHITECTURES, "model2vec")):
         return _forward(config.parent, str(kind), named)
     try:
         return _score(folder, named) if is_reranker(folder) else _embed(folder, named)
