@@ -23,10 +23,11 @@ _SUFFIX = re.compile(r"\.[0-9a-f]{8}\.part")
 def held_folder(folder: Path) -> Iterator[None]:
     """Makes the folder, locked while the block lasts and this process lives; it may be renamed meanwhile."""
     fresh = folder.with_suffix(".new")
-    fresh.mkdir(parents=True)
-    # Locked before it has the name by which others look for it.
-    lock = _lock(fresh)
+    lock = None
     try:
+        fresh.mkdir(parents=True)
+        # Locked before it has the name by which others look for it.
+        lock = _lock(fresh)
         fresh.rename(folder)
         yield
     finally:
