@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the twin tests against live peers: installs them beside Tercet, records anew, compares with that. Then runs the
-# adapters inside the frameworks that they are for, which are installed there, too.
+# adapters inside the frameworks that they are for, which are installed there, too, and opens merged folders in the peers.
 #   PYTHON  the interpreter for the peers' environment      BIN  the folder of Tercet's own environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
