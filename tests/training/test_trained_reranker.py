@@ -150,12 +150,8 @@ def test_an_encoder_becomes_a_reranker_that_ranks_what_was_held_out(loss: str, b
 def test_labels_of_pairs_are_learned_for_pairs_that_were_held_out(base: Path) -> None:
     # Whichever the query: relevant is what holds one of two words.
     good = ("red", "green")
-    done = train(
-        recipe(
-            base, "reranker_binary", data=[{"path": "labels.jsonl"}], batch={"texts": 1, "accumulate": 16}
-        ),
-        device="cpu",
-    )
+    asked = recipe(base, "reranker_binary", data=[{"path": "labels.jsonl"}])
+    done = train(asked, device="cpu")
     lines = [line["loss"] for line in scalars()]
     assert sum(lines[-5:]) < 0.3 * sum(lines[:5])
     model = tercet.load_reranker(done.folder, precision="float32")
@@ -163,6 +159,10 @@ def test_labels_of_pairs_are_learned_for_pairs_that_were_held_out(base: Path) ->
     scores = model.score(rows)
     labels = torch.tensor([float(any(word in text.split() for word in good)) for _, text in rows])
     assert ((scores > 0.5) == labels.bool()).float().mean() > 0.95
+    # A pair alone is a batch, too.
+    alone = {"texts": 1, "accumulate": 3}
+    train(asked | {"output": {"folder": "alone"}, "batch": alone, "steps": 2}, device="cpu")
+    assert all(line["loss"] > 0 for line in scalars("alone"))
 
 
 class Dense:
