@@ -1,4 +1,4 @@
-"""Adapters inside the frameworks themselves, and merged folders in the peers: only `make twins` installs these.
+"""Adapters inside the frameworks themselves, merged folders in the peers: only `make twins` installs these.
 
 What needs none of them is in tests/adapters and tests/twins.
 """
