@@ -94,7 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # A machine with few texts holds out fewer.
     held_out = max(1, min(options.held_out, len(pairs) // 4))
-    write_files(options.output, pairs, held_out, max(1, min(options.asked, held_out)))
+    try:
+        write_files(options.output, pairs, held_out, max(1, min(options.asked, held_out)))
+    except OSError as error:
+        print(f"tri_vector_pairs: {error}. Name another folder with -o.", file=sys.stderr)
+        return 2
     print(f"{len(pairs) - held_out:,} pairs to learn from and {held_out:,} held out, in {options.output}.")
     return 0
 

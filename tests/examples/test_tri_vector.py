@@ -160,6 +160,19 @@ def test_too_few_texts_are_one_message_of_the_pairs_too(
     assert not (tmp_path / "pairs").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_one_message(
+    pairs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        pairs.Source(f"title {row}", (f"text number {row} " + "of words " * 20 + ".",), "x")
+        for row in range(8)
+    ]
+    monkeypatch.setattr(pairs, "sources", lambda options: texts)
+    (tmp_path / "file").touch()
+    assert pairs.main(["-o", str(tmp_path / "file" / "pairs")]) == 2
+    assert capsys.readouterr().err.endswith("Name another folder with -o.\n")
+
+
 def test_too_few_texts_are_one_message_that_says_where_more_come_from(
     train: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
