@@ -180,6 +180,16 @@ def test_texts_that_would_go_through_a_chat_template_are_refused(folder):
         tercet.load(folder)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_text_without_a_token_is_zeros_alone_too(precision, tmp_path):
+    folder = tiny_decoders.write_embedder(tmp_path, ends=False)
+    model = tercet.load(folder, precision=precision, device="cpu")
+    found = model.encode([""])
+    assert found.num_tokens.tolist() == [0]
+    assert not bool(found.dense.any())
+    assert torch.equal(model.encode(["", ""]).dense, torch.zeros(2, 32))
+
+
 def test_every_engine_can_be_asked_what_it_lacks():
     for name in ENGINES.names():
         assert ENGINES[name].lacks("bert") is None

@@ -95,6 +95,12 @@ def test_half_precision_on_cuda_takes_one_causal_call_with_shared_keys(monkeypat
     assert asked[1][2:] == ((9, 4, 4), (9, 2, 4), (9, 2, 4))
 
 
+@pytest.mark.parametrize("way", [grouped, padded])
+def test_texts_without_any_token_have_nothing_to_attend_to(way):
+    rows = rows_of([0, 0], 4, 2, 0)
+    assert way(*rows, batch_of([0, 0]), 4, causal=True).shape == (0, 16)
+
+
 def test_a_text_with_infinities_does_not_reach_its_neighbour():
     rows = rows_of([3, 5], 4, 1, 2)
     for one in rows:

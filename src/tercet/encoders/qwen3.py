@@ -97,7 +97,7 @@ class Qwen3Layer(nn.Module):
 
     def _placed(self, rows: Tensor, norm: RMSNorm, angles: tuple[Tensor, Tensor]) -> Tensor:
         """(tokens, heads * width), each head's normed and turned by its position; rounded once."""
-        heads = rows.view(len(rows), -1, self.head_width)
+        heads = rows.view(len(rows), rows.shape[1] // self.head_width, self.head_width)
         placed = torch.empty_like(heads)
         step = _ROWS if rows.is_cpu else max(len(rows), 1)
         for some in (slice(start, start + step) for start in range(0, len(rows), step)):

@@ -117,7 +117,8 @@ def varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     tokens, hidden = query.shape
-    heads = [rows.view(tokens, -1, hidden // num_heads) for rows in (query, key, value)]
+    width = hidden // num_heads
+    heads = [rows.view(tokens, rows.shape[1] // width, width) for rows in (query, key, value)]
     bounds, longest = batch.cu_seqlens, batch.max_seqlen
     call = varlen_attn
     if causal:
@@ -146,6 +147,7 @@ def padded(
     serves every batch of its size.
     """
     tokens, hidden = query.shape
+    width = hidden // num_heads
     position = torch.arange(batch.max_seqlen, device=query.device)
     starts, lengths = batch.cu_seqlens[:-1, None].long(), batch.cu_seqlens.diff()[:, None]
     inside = position < lengths  # (texts, longest)
@@ -154,7 +156,7 @@ def padded(
     places = torch.where(inside, starts + position, starts).clamp(max=tokens - 1)
     # (texts, heads, longest, width)
     queries, keys, values = (
-        rows[places].view(*places.shape, -1, hidden // num_heads).transpose(1, 2)
+        rows[places].view(*places.shape, rows.shape[1] // width, width).transpose(1, 2)
         for rows in (query, key, value)
     )
     # Written out: not every kernel that keeps no scores of all pairs knows of shared keys.
