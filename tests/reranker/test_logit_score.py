@@ -222,6 +222,12 @@ def test_a_folder_that_asks_for_something_else_is_refused_with_its_place(place, 
         loaded(folder)
 
 
+def test_a_pair_without_any_token_is_an_error_with_its_number(tmp_path):
+    model = loaded(tiny_decoders.write_reranker(tmp_path, template=None))
+    with pytest.raises(InputError, match=r"pair 1 has no token.*Leave pairs of two empty texts out"):
+        model.score([("a", ""), ("", ""), ("b", "c")])
+
+
 def test_named_templates_are_told_apart_by_default(folder):
     before = loaded(folder).score(PAIRS)
     named = [{"name": "other", "template": "x"}, {"name": "default", "template": tiny_decoders.TEMPLATE}]

@@ -259,6 +259,11 @@ class Reranker:
         """(pairs, labels) float32 of one batch on the CPU; `first`: the number of its window's first pair."""
         batch = encoded.batch(part, types=self._typed)
         begin = first + part.start
+        if isinstance(self._head, LogitScore) and 0 in batch.lengths:
+            raise InputError(
+                f"pair {begin + batch.lengths.index(0)} has no token, so there is none whose logits could be "
+                "its score. Leave pairs of two empty texts out."
+            )
         with torch.no_grad():
             hidden = self._engine.forward(batch)
             if bad := not_finite(hidden, batch):
