@@ -13,6 +13,7 @@ from parts import (
     ENGINE,
     HEADS,
     IN_ONE,
+    NORMS,
     ORDER,
     QUANTISING,
     REST,
@@ -70,12 +71,12 @@ def test_a_profile_has_every_part_and_changes_no_bit(model):
     assert (before == during).all()
     up, down = "feed-forward up, with the activation", "feed-forward down, with the residual"
     in_one = model.plan.scheme.engine == "native_cpu"
-    apart = {"attention out", up, down} if in_one else {END}
+    apart = {"attention out", up, down, NORMS} if in_one else {END}
     assert set(recorder.seconds) == set(ORDER) - {QUANTISING, IN_ONE} - apart
     layers = int(model.checkpoint.config["num_hidden_layers"])
     assert recorder.calls[ATTENTION] == layers
     assert recorder.calls["q, k, v"] == recorder.calls[END if in_one else down] == layers
-    assert recorder.calls["norms"] == (1 if in_one else 2 * layers + 1)
+    assert recorder.calls[NORMS] == (0 if in_one else 2 * layers + 1)
     assert recorder.calls[REST] == recorder.calls[TOKENISER] == recorder.calls[ENGINE] == 1
 
 

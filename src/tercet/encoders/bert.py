@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tercet.batch import Batch
 from tercet.encoders import ENCODERS, Target
@@ -24,6 +23,7 @@ from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
 from tercet.layers.calling import direct
+from tercet.layers.embeddings import embedded
 from tercet.layers.linear import FeedForward, Linear, ThreeLinear
 from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import LayerNorm
@@ -208,27 +208,9 @@ class BertEncoder(nn.Module):
 
     def embed(self, batch: Batch) -> Tensor:
         """(tokens, hidden) that enter the first layer."""
-        # Tables may be stored narrower than what is computed in: only the rows of these tokens are widened.
-        hidden = functional.embedding(batch.token_ids, self.word.weight).to(self.norm.weight.dtype)
-        # In place: none of the sums is needed again.
-        hidden += self._positions(batch)
-        # Of encoders without token types a tokenizer may give some all the same.
-        if self.token_type is not None:
-            if batch.token_type_ids is None:
-                hidden += self.token_type.weight[0]
-            else:
-                hidden += functional.embedding(batch.token_type_ids, self.token_type.weight)
-        normed: Tensor = direct(self.norm)(hidden)
-        return normed
-
-    def _positions(self, batch: Batch) -> Tensor:
-        """(tokens, hidden) of the position table."""
-        first, rows = self.sizes.first_position, self.position.weight
-        end = first + len(batch.token_ids)
-        if len(batch) == 1 and end <= len(rows) and batch.token_ids.is_cpu:
-            # One text's positions stand in one run. (A captured graph reads them on its device instead.)
-            return rows[first:end]
-        return functional.embedding(batch.position_ids + first, rows)
+        types = None if self.token_type is None else self.token_type.weight
+        first = self.sizes.first_position
+        return embedded(batch, self.word.weight, self.position.weight, types, self.norm, first_position=first)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers, each with the prefix of its parameters."""

@@ -1,4 +1,4 @@
-// Runs the float32 kernels (products, attention, layer norm) of every instruction level that this processor, or its
+// Runs the float32 kernels (products, attention, layer norm, embeddings) of every instruction level that this processor, or its
 // emulator, has on random shapes, and holds them to the scalar level. Buffers are as large as promised and not a
 // byte larger. Prints a line a level; exits with 1 at the first difference.
 #include <math.h>
@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include <initializer_list>
+#include <vector>
 
 #include "checking.h"
 #include "levels.h"
@@ -16,6 +17,10 @@ unsigned long tercet_levels(void);
 int tercet_attention(const float* query, long query_step, const float* key, long key_step, const float* value, long value_step,
                      float* out, long out_step, const int* bounds, long texts, long heads, long width, float scale, int bfloat16,
                      int threads, int level);
+int tercet_embeddings(const float* word, long words, const long long* word_ids, const float* position, long positions,
+                      const long long* position_ids, long first_position, const float* type, long types,
+                      const long long* type_ids, long rows, long width, const float* weight, const float* bias, float epsilon,
+                      float* y, long y_step, int threads, int level);
 int tercet_layer_norm(const float* x, long x_step, long rows, long width, const float* weight, const float* bias, float epsilon,
                       float* y, long y_step, int threads, int level);
 }
@@ -105,21 +110,41 @@ static int norm(int level) {
     return alike(found, expected, 2e-5f, "layer norm", level) ? 0 : -1;
 }
 
+static int embed(int level) {
+    const long rows = between(0, 20), width = between(3, 900), words = between(1, 40), positions = between(20, 40), types = between(0, 2);
+    const long first = between(0, positions - 20);
+    Numbers word(words * width), position(positions * width), type(types * width), weight(width), bias(width);
+    Numbers found(rows * width), expected(rows * width);
+    std::vector<long long> ids(rows), places(rows), kinds(rows);
+    for (long r = 0; r < rows; r++) {
+        ids[r] = between(0, words - 1);
+        places[r] = between(0, 19);
+        kinds[r] = types ? between(0, types - 1) : 0;
+    }
+    int code = 0;
+    for (const Numbers* y : {&found, &expected})
+        code += tercet_embeddings(word.at, words, ids.data(), position.at, positions, places.data(), first, types ? type.at : nullptr,
+                                  types, kinds.data(), rows, width, weight.at, bias.at, 1e-5f, y->at, width, 1,
+                                  y == &found ? level : LEVEL_SCALAR);
+    if (code != 0) return 1;
+    return alike(found, expected, 2e-5f, "embeddings", level) ? 0 : -1;
+}
+
 int main(int count, char** words) {
     const int rounds = count > 1 ? atoi(words[1]) : 100;
     for (int level = 0; level < 32; level++) {
         if (level == LEVEL_SCALAR || !(tercet_levels() >> level & 1)) continue;
-        int ran[4] = {0, 0, 0, 0};
+        int ran[5] = {0, 0, 0, 0, 0};
         for (int round = 0; round < rounds; round++) {
-            int (*kernels[4])(int) = {product, attend, norm, attend_in_bfloat16};
-            for (int k = 0; k < 4; k++) {
+            int (*kernels[5])(int) = {product, attend, norm, attend_in_bfloat16, embed};
+            for (int k = 0; k < 5; k++) {
                 const int code = kernels[k](level);
                 if (code < 0) return 1;
                 ran[k] += code == 0;
             }
         }
-        printf("level %d: products %d, attention %d, layer norm %d, attention of bfloat16 %d agree\n", level, ran[0], ran[1],
-               ran[2], ran[3]);
+        printf("level %d: products %d, attention %d, layer norm %d, attention of bfloat16 %d, embeddings %d agree\n", level, ran[0],
+               ran[1], ran[2], ran[3], ran[4]);
     }
     return 0;
 }

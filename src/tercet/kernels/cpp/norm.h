@@ -58,14 +58,61 @@ void work(void* context, int, int) {
             normalise(job.x + r * job.x_step, job.y + r * job.y_step, job);
 }
 
-}  // namespace
+// The row that a table has for token `r`; null where it has none.
+inline const float* row_of(const Table& table, long r, long width) {
+    const long long id = table.ids == nullptr ? 0 : table.ids[r] + table.offset;
+    return id < 0 || id >= table.count ? nullptr : table.rows + id * width;
+}
 
-namespace LEVEL_NAMESPACE {
-void run(NormJob& job) {
+void work_embeddings(void* context, int, int) {
+    EmbeddingJob& job = *static_cast<EmbeddingJob*>(context);
+    NormJob& norm = job.norm;
+    const long blocks = (norm.rows + norm.block - 1) / norm.block, whole = norm.width / LANES * LANES;
+    long task;
+    while ((task = next_task(&norm.taken, blocks)) >= 0)
+        for (long r = task * norm.block; r < norm.rows && r < (task + 1) * norm.block; r++) {
+            float* y = norm.y + r * norm.y_step;
+            const float* rows[3];
+            for (int t = 0; t < job.num_tables; t++) rows[t] = row_of(job.tables[t], r, norm.width);
+            for (int t = 0; t < job.num_tables; t++)
+                if (rows[t] == nullptr) {
+                    __atomic_store_n(&job.failed, 1, __ATOMIC_RELAXED);
+                    return;
+                }
+            // Rows of a large table lie anywhere in memory: the next token's comes nearer meanwhile.
+            const float* next = r + 1 < norm.rows ? row_of(job.tables[0], r + 1, norm.width) : nullptr;
+            for (long k = 0; next != nullptr && k < norm.width; k += 16) __builtin_prefetch(next + k, 0, 2);
+            for (long k = 0; k < whole; k += LANES) {
+                Floats sum = load(rows[0] + k);
+                for (int t = 1; t < job.num_tables; t++) sum += load(rows[t] + k);
+                store(y + k, sum);
+            }
+            for (long k = whole; k < norm.width; k++) {
+                float sum = rows[0][k];
+                for (int t = 1; t < job.num_tables; t++) sum += rows[t][k];
+                y[k] = sum;
+            }
+            normalise(y, y, norm);
+        }
+}
+
+// How many threads rows are worth, and how many rows each takes at a time.
+int share(NormJob& job) {
     const long worth = job.rows * job.width / FLOATS_WORTH_A_THREAD;
     const int threads = worth < job.threads ? static_cast<int>(worth) : job.threads;
     job.taken = 0;
     job.block = threads > 1 ? (job.rows + 4 * threads - 1) / (4 * threads) : job.rows;
-    if (job.rows > 0) run_parallel(threads, work, &job);
+    return threads;
+}
+
+}  // namespace
+
+namespace LEVEL_NAMESPACE {
+void run(NormJob& job) {
+    if (job.rows > 0) run_parallel(share(job), work, &job);
+}
+
+void run(EmbeddingJob& job) {
+    if (job.norm.rows > 0) run_parallel(share(job.norm), work_embeddings, &job);
 }
 }  // namespace LEVEL_NAMESPACE
