@@ -120,9 +120,10 @@ def table(made: Mapping[str, Any]) -> str:
     heads = (
         "", "seconds", "processor seconds", "peak RSS, MiB", "relative error", "delta error", "others' share"
     )  # fmt: skip
+    runs = "one run each" if made["rounds"] == 1 else f"the fastest of {made['rounds']} runs each, in turns"
     lines = (
         f"ties of three models and their base, {numbers / 1e6:,.0f} million numbers each, float16 on disk",
-        f"and in the result; the faster of {made['rounds']} run(s) each, in turns.",
+        f"and in the result; {runs}.",
         f"{here['cpu']} ({here['model']}), {here['cores']} cores, {here['memory_gib']} GiB,",
         f"{here['system']}, Python {here['python']}; {packages}.",
         "",
