@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -76,3 +77,38 @@ def test_a_diff_shows_what_changed_most_first(recipe: Path, capsys: pytest.Captu
     assert "shape  embeddings.position_embeddings.weight  (66, 32) -> (40, 32)" in lines[3]
     assert "float32 -> float16" in lines[4]
     assert lines[-1] == "... and 35 more (--top 39)"
+
+
+def test_a_diff_is_drawn_with_every_tensor_in_both_panels(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_checkpoint(recipe.parent / "c", seed=2, pooler=False, max_positions=40, dtype="float16")
+    assert main(["diff", "a", "c", "--picture", "out.svg", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["tensors"]
+    root = ElementTree.parse(recipe.parent / "out.svg").getroot()
+    titles = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    for row in rows:
+        said = [title for title in titles if title.startswith(f"{row['name']}, {row['kind']}, ")]
+        assert len(said) == 2
+        if row["kind"] == "changed":
+            assert f"relative change {row['relative_change']:.3e}" in said[0]
+    texts = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"only in A", "of another shape", "A", "≠"} <= texts
+    assert "only in B" not in texts
+    assert "prefers-color-scheme:dark" in (recipe.parent / "out.svg").read_text(encoding="utf-8")
+
+
+def test_a_picture_of_equal_models_and_strange_names_is_still_xml(recipe: Path) -> None:
+    (recipe.parent / "a").rename(recipe.parent / "a<&>")
+    assert main(["diff", "a<&>", "a<&>", "--picture", "same.svg"]) == 0
+    root = ElementTree.parse(recipe.parent / "same.svg").getroot()
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "B  a<&>" in texts
+    assert "the same, bit by bit" in texts
+
+
+def test_a_picture_needs_a_name_of_svg_and_a_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "a", "b", "--picture", "out.png"]) == 2
+    assert "Name a file that ends in .svg" in capsys.readouterr().err
+    assert main(["diff", "a", "b", "--picture", "nowhere/out.svg"]) == 2
+    assert "nowhere/out.svg" in capsys.readouterr().err

@@ -6,12 +6,14 @@ __all__ = ["diff"]
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tercet.cli import options as shared
 from tercet.cli.commands import command
+from tercet.errors import InputError
 
 if TYPE_CHECKING:
     from tercet.merging.difference import TensorDifference
@@ -22,6 +24,12 @@ def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="A folder, a hub id, or minilm.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Lines to show; with --json all are.")] = 20,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.svg", help="Also draw it: kinds of tensors by layers, coloured by change."
+        ),
+    ] = None,
     token: shared.Token = None,
     offline: shared.Offline = False,
     yes: shared.Yes = False,
@@ -33,13 +41,18 @@ def diff(
 
     Example:
     tercet diff minilm merged
+    tercet diff minilm merged --picture diff.svg
     tercet diff minilm merged --json
     """
     from tercet.checkpoint.source import find
     from tercet.cli.progress import Progress
     from tercet.merging.difference import compare
+    from tercet.merging.difference_picture import difference_picture
     from tercet.merging.folder import open_folder
+    from tercet.storage.aside import Aside, writing
 
+    if picture is not None and picture.suffix.lower() != ".svg":
+        raise InputError(f"--picture {picture}: the picture is SVG. Name a file that ends in .svg.")
     models = [
         open_folder(
             find(name, token=token, local_files_only=offline, confirm=shared.confirmation(name, yes=yes))
@@ -48,6 +61,14 @@ def diff(
     ]
     with Progress("Comparing", measurable=True, unit="tensors") as bar:
         found = compare(models[0], models[1], lambda done, total: bar.advance(1, 0, done / max(total, 1)))
+    if picture is not None:
+        sink = Aside(picture)
+        try:
+            with writing(picture):
+                sink.file.write(difference_picture(found, first, second).encode("utf-8"))
+            sink.commit()
+        finally:
+            sink.discard()
     if as_json:
         print(json.dumps({"tensors": [one.to_json() for one in found]}, indent=2, ensure_ascii=False))
         return
