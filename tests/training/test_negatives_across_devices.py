@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from torch.multiprocessing import spawn
 
-from two_processes import QUERIES, SHARES, losses, mixed, targets, work
+from in_two import in_two
+from two_processes import QUERIES, losses, mixed, targets, work
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(work, (str(folder),), nprocs=len(SHARES))
+    in_two(work, str(folder))
     return torch.load(folder / "found.pt", weights_only=True)
 
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.multiprocessing import spawn
 from torch.nn import functional
 
 import tercet
 import tiny
 import tiny_reranker
+from in_two import in_two
 from tercet.errors import CheckpointError, InputError, UnknownNameError
 from tercet.precision.dtype import DType
 from tercet.training.cross_encoder import TrainableReranker, open_trainable_reranker, save_reranker
@@ -344,7 +344,7 @@ def test_two_processes_reach_the_reranker_of_one_with_the_whole_batch(base: Path
     asked = recipe(base, steps=3, data=[{"path": "few.jsonl", "group_size": 4}])
     asked["validation"] = {"collection": "held_out.jsonl", "every": 3}
     one = train(asked | {"output": {"folder": "one"}, "batch": {"texts": 6}}, device="cpu")
-    spawn(train_in_two, (asked | {"output": {"folder": "two"}, "batch": {"texts": 3}},), nprocs=2)
+    in_two(train_in_two, asked | {"output": {"folder": "two"}, "batch": {"texts": 3}})
     torch.testing.assert_close(compared("one"), compared("two"), rtol=0, atol=1e-5)
     *mine, measured = scalars("two")
     for own, theirs in zip(mine, scalars("one"), strict=False):

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch.multiprocessing import spawn
 
 import tercet
 import tiny
+from in_two import in_two
 from tercet.cli.main import main
 from tercet.errors import InputError, NonFiniteError, OutputError
 from tercet.training.states import read_state
@@ -271,7 +271,7 @@ def test_two_processes_reach_the_weights_of_one_with_the_whole_batch(base: Path)
     batch = {"texts": 3, "forward_tokens": 24, "negatives_across_devices": True}
     with pytest.raises(InputError, match="there is one process"):
         train({**asked, "output": {"folder": "two"}, "batch": batch}, device="cpu")
-    spawn(train_in_two, ({**asked, "output": {"folder": "two"}, "batch": batch},), nprocs=2)
+    in_two(train_in_two, {**asked, "output": {"folder": "two"}, "batch": batch})
     torch.testing.assert_close(vectors(Path("two")), vectors(Path("one")), rtol=0, atol=1e-5)
     for mine, theirs in zip(scalars("two"), scalars("one"), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
