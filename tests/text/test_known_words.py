@@ -125,3 +125,25 @@ def test_what_could_reach_across_a_space_is_asked_for_whole_texts(tiny_bert, cha
     assert splits_at_spaces(inner)
     change(inner)
     assert not splits_at_spaces(inner)
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        AddedToken("[UNK]", special=True, normalized=False),
+        AddedToken("cat", normalized=False),
+        AddedToken("[PAD]", special=True, normalized=False),
+        AddedToken("cat", normalized=True),
+    ],
+    ids=["of unknown words", "a word", "of its own", "normalised"],
+)
+def test_the_first_added_token_may_be_any(added):
+    entries = [added.content, "[UNK]", "[PAD]", "a", "cat", "dog", "##s", "[", "]", "pad"]
+    places = {entry: place for place, entry in enumerate(dict.fromkeys(entries))}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(places, unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    inner.add_tokens([added])
+    assert splits_at_spaces(inner)
+    texts = ["a strange dog", "a CAT and dogs", "cats [PAD] a", "[UNK] dog"]
+    expected = [encoding.ids for encoding in inner.encode_batch(texts)]
+    assert KnownWords(inner).encode(texts, [], []) == expected

@@ -54,8 +54,19 @@ class KnownWords:
         self._older: dict[str, tuple[int, ...]] = {}
         self._refused = 0
         added = inner.get_added_tokens_decoder().items()
-        # A token of its own wherever it stands, which parts the words that are tokenised together.
-        self._parting = next(((place, one.content) for place, one in added if not one.normalized), None)
+        # A token of its own wherever it stands, which parts the words that are tokenised together. That of
+        # unknown words stands among them, too.
+        unknown = inner.model.unk_token
+        self._parting = next(
+            (
+                (place, one.content)
+                for place, one in added
+                if not one.normalized
+                and one.content != unknown
+                and self._alone([one.content]) == {one.content: (place,)}
+            ),
+            None,
+        )
 
     def encode(
         self, texts: Sequence[str], before: Sequence[int], after: Sequence[int]
@@ -100,14 +111,18 @@ class KnownWords:
         encoded = self._inner.encode_batch_fast(
             [between.join(line) for line in lines], add_special_tokens=False
         )
-        made = {}
+        made = self._alone([word for word in words if content in word])
         for line, encoding in zip(lines, encoded, strict=True):
+            if encoding.ids.count(place) != len(line) - 1:
+                # The vocabulary spells a word of its own as it does the token.
+                made |= self._alone(line)
+                continue
             ids, first = [*encoding.ids, place], 0
             for word in line:
                 last = ids.index(place, first)
                 made[word] = tuple(ids[first:last])
                 first = last + 1
-        return made | self._alone([word for word in words if content in word])
+        return made
 
     def _alone(self, words: list[str]) -> dict[str, tuple[int, ...]]:
         encoded = self._inner.encode_batch_fast(words, add_special_tokens=False) if words else []
