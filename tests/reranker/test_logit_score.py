@@ -133,6 +133,7 @@ def test_a_cut_pair_still_ends_as_the_template_does(folder, caplog):
         "{{ raise_exception('no roles') }}",
         "{{ 1 / 0 }}",
         "{{ messages[9].content.nothing }}",
+        "{{ 1e999 | int }}",
     ],
 )
 def test_a_template_that_reaches_out_or_fails_is_an_error_that_names_the_file(attack, tmp_path):
@@ -147,6 +148,9 @@ def test_a_template_that_reaches_out_or_fails_is_an_error_that_names_the_file(at
     ("template", "says"),
     [
         ("{% if %}", "it is no Jinja template"),
+        ("{% break %}", "it is no Jinja template .SyntaxError"),
+        ("{{ " + "(" * 2000 + "1" + ")" * 2000 + " }}", "it is no Jinja template .RecursionError"),
+        ("{{ " + "9" * 5000 + " }}", "it is no Jinja template .ValueError"),
         ("{{ messages[0].content }}", "role 'document' does not get through it"),
         ("always the same", "role 'query' and 'document' does not get through"),
     ],

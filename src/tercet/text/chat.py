@@ -23,6 +23,12 @@ from tercet.text.tokenizer import Tokenizer, special_token
 # The sandbox of older releases has known holes.
 _OLDEST = (3, 1, 6)
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# What Jinja, and Python compiling what it made, raise of a template beside errors of its own.
+_COMPILING = (MemoryError, OverflowError, RecursionError, SyntaxError, ValueError)
+_RENDERING = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError),
+    *(NameError, RecursionError, TypeError, ValueError),
+)
 # A pair, and one that differs from it in each role alone.
 _PROBES = {None: ("alpha", "bravo"), "query": ("charlie", "bravo"), "document": ("alpha", "foxtrot")}
 # Texts that share no token at their ends: what both renderings end in is the template's.
@@ -70,8 +76,8 @@ class ChatEncoder:
         self._arguments = {"add_generation_prompt": False, **tokens, **chat["arguments"]}
         try:
             self._template = _environment(self._jinja).from_string(chat["template"])
-        except self._jinja.TemplateError as error:
-            raise self._bad(f"it is no Jinja template: {error}") from None
+        except (self._jinja.TemplateError, *_COMPILING) as error:
+            raise self._bad(f"it is no Jinja template ({type(error).__name__}: {error})") from None
         plain, *varied = (self._render(*pair, "") for pair in _PROBES.values())
         lost = [role for role, text in zip(list(_PROBES)[1:], varied, strict=True) if text == plain]
         if lost:
@@ -135,15 +141,7 @@ class ChatEncoder:
             return str(
                 self._template.render(messages=messages, tools=None, documents=None, **self._arguments)
             )
-        except (
-            self._jinja.TemplateError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except (self._jinja.TemplateError, *_RENDERING) as error:
             raise self._bad(f"it fails on a pair ({type(error).__name__}: {error})") from None
 
     def _bad(self, what: str) -> CheckpointError:
