@@ -113,6 +113,7 @@ def test_other_tokenizers_are_asked_for_whole_texts(tmp_path, architecture):
     "change",
     [
         lambda inner: inner.add_tokens([AddedToken("new york")]),
+        lambda inner: inner.add_tokens([AddedToken("new\tyork")]),
         lambda inner: inner.add_tokens([AddedToken("yo", single_word=True)]),
         lambda inner: inner.add_special_tokens([AddedToken("<m>", lstrip=True)]),
         lambda inner: inner.add_tokens([AddedToken("東京")]),

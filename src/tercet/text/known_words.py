@@ -33,7 +33,7 @@ def splits_at_spaces(inner: tokenizers.Tokenizer) -> bool:
         and isinstance(inner.model, models.WordPiece)
         and all(
             token.content.isascii()
-            and " " not in token.content
+            and not any(map(str.isspace, token.content))  # of a tab the normaliser makes a space
             and not (token.lstrip or token.rstrip or token.single_word)
             for token in inner.get_added_tokens_decoder().values()
         )
