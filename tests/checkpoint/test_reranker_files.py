@@ -78,6 +78,7 @@ def test_a_model_for_embeddings_is_no_reranker_and_says_what_is_missing(tmp_path
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, r"a SparseEncoder, .*tercet"),
         ("config_sentence_transformers.json", {"prompts": ["q"]}, "'prompts' is"),
         ("config_sentence_transformers.json", {"default_prompt_name": "quer"}, "none of the prompts"),
+        ("config_sentence_transformers.json", {"default_prompt_name": ["query"]}, "none of the prompts"),
         ("sentence_bert_config.json", {"transformer_task": "text-generation"}, "'text-generation'; of a"),
         ("sentence_bert_config.json", {"max_seq_lenght": 3}, "Did you mean 'max_seq_length'"),
         ("sentence_bert_config.json", {"max_seq_length": -1}, "'max_seq_length' is -1"),

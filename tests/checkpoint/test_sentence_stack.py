@@ -149,6 +149,9 @@ def test_a_default_prompt_that_is_not_there_is_refused(tmp_path: Path) -> None:
     stack(tmp_path, prompts={"query": "q: "}, default_prompt_name="querry")
     with pytest.raises(CheckpointError, match=r"'querry' is none of the prompts. Did you mean 'query'"):
         open_checkpoint(tmp_path)
+    edit(tmp_path / "config_sentence_transformers.json", default_prompt_name=["query"])
+    with pytest.raises(CheckpointError, match=r"\['query'\] is none of the prompts"):
+        open_checkpoint(tmp_path)
 
 
 def test_prompts_that_are_no_texts_are_refused(tmp_path: Path) -> None:

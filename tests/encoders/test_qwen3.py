@@ -156,6 +156,7 @@ def test_the_plan_counts_the_layers_as_they_are(folder):
         ({"is_causal": False}, "attention in both directions"),
         ({"use_bidirectional_attention": True}, "attention in both directions"),
         ({"hidden_act": "snake"}, "hidden_act 'snake' is not known"),
+        ({"hidden_act": 0}, "hidden_act '0' is not known"),
         ({"head_dim": 8}, "q_proj.weight' is .*config.json makes it"),
     ],
 )

@@ -296,7 +296,7 @@ def _checked(folder: Path, path: Path, found: Mapping[str, Any], top: Mapping[st
         raise CheckpointError(f"{folder / _TOP}: 'prompts' is {prompts!r}, expected texts by name.")
     prompts = {name: text or "" for name, text in prompts.items()}
     default = top.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise CheckpointError(
             f"{folder / _TOP}: default_prompt_name {default!r} is none of the prompts. "
             f"{nearest(str(default), prompts)} Correct the file."

@@ -106,7 +106,7 @@ def read_sentence_settings(
     path, top = _top(folder)
     prompts = _prompts(path, top.get("prompts"))
     default = top.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise CheckpointError(
             f"{path}: default_prompt_name {default!r} is none of the prompts. "
             f"{nearest(str(default), prompts)} Correct the file."

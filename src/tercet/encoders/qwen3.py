@@ -74,7 +74,7 @@ class Qwen3Layer(nn.Module):
         self.gate = Unbiased(hidden, inner)
         self.up = Unbiased(hidden, inner)
         self.down = Unbiased(inner, hidden)
-        self.activation = encoder_activation(config["hidden_act"], where)
+        self.activation = encoder_activation(str(config["hidden_act"]), where)
         self.closing = RMSNorm(hidden, epsilon) if last else None
         # In a tuple, so that it is no part of this layer.
         self._rotary = (rotary,)
