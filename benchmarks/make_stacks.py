@@ -27,6 +27,7 @@ from workloads import words
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import static_models
 import tiny
+import tiny_decoders
 import tiny_modules
 import tiny_reranker
 import tiny_sparse
@@ -113,6 +114,31 @@ def _csr(folder: Path, sizes: Sizes) -> None:
     _type(folder, "SparseEncoder")
 
 
+def _bow(folder: Path, sizes: Sizes) -> None:
+    """BoW over every piece that is a word, and Dense."""
+    words = [word for word in tiny.tokenizer("bert").get_vocab() if word.isalpha()]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "modules.json").write_text("[]", encoding="utf-8")
+    bag = {"vocab": words, "word_weights": {}, "unknown_word_weight": 1, "cumulative_term_frequency": True}
+    _add(folder, "models.BoW", bag)
+    dense = {"in_features": len(words), "out_features": TABLE_WIDTH, "bias": False}
+    dense["activation_function"] = "torch.nn.modules.linear.Identity"
+    weight = tiny_modules.normal("bow", (TABLE_WIDTH, len(words)))
+    _add(folder, "models.Dense", dense, {"linear.weight": weight})
+    _add(folder, "models.Normalize", {})
+
+
+def _qwen3(sizes: Sizes) -> dict[str, Any]:
+    """A decoder of the same depth and width: two query heads to a key head, a gated net as large."""
+    hidden, heads = sizes["hidden"], sizes["heads"]
+    return {
+        **{name: sizes[name] for name in ("hidden", "layers", "heads", "max_positions")},
+        "key_heads": heads // 2,
+        "head_width": hidden // heads,
+        "intermediate": sizes["intermediate"] * 2 // 3,
+    }
+
+
 def _add(
     folder: Path,
     reference: str,
@@ -158,10 +184,13 @@ WRITERS: dict[str, Writer] = {
     "distilbert": _stack("distilbert", "pooling", "normalize"),
     "electra": _stack("electra", "pooling", "normalize"),
     "static": lambda folder, sizes: static_models.write_static(folder),
+    "bow": _bow,
+    "qwen3": lambda folder, sizes: tiny_decoders.write_embedder(folder, **_qwen3(sizes)),
     "splade": lambda folder, sizes: tiny_sparse.write_splade(folder, "distilbert", **sizes),
     "csr": _csr,
     "late": _late,
     "cross_encoder": lambda folder, sizes: tiny_reranker.write_reranker(folder, "bert", **sizes),
+    "logit_score": lambda folder, sizes: tiny_decoders.write_reranker(folder, template=None, **_qwen3(sizes)),
     # As BAAI publishes them: FlagModel reads the encoder alone, and pools the first token by itself.
     "flag_model": _stack("bert", ("pooling", {"modes": ("cls",)}), "normalize"),
     "bge_m3": lambda folder, sizes: tiny.write_checkpoint(folder, "xlm-roberta", layout="bge-m3", **sizes),

@@ -129,16 +129,18 @@ def folder_of(name: str, *, small: bool) -> Path:
 
 
 def texts_of(folder: Path) -> Path:
-    """The file of texts, of so many tokens of this tokenizer."""
+    """The file of texts, of so many tokens of this tokenizer; of so many words where there is none."""
     path = models.BENCH / "texts" / f"{folder.name}-{TEXTS}-{LONGEST}.json"
     from tokenizers import Tokenizer
 
-    found = next(iter([*folder.glob("tokenizer.json"), *folder.glob("*/tokenizer.json")]))
-    if path.exists() and path.stat().st_mtime > found.stat().st_mtime:
+    files = [*folder.glob("tokenizer.json"), *folder.glob("*/tokenizer.json"), folder / "modules.json"]
+    if path.exists() and path.stat().st_mtime > files[0].stat().st_mtime:
         return path
-    tokenizer = Tokenizer.from_file(str(found))
+    tokenizer = Tokenizer.from_file(str(files[0])) if files[1:] else None
     lengths = [min(length, LONGEST) for length in mixed_lengths(TEXTS)]
-    texts = make_texts(lengths, words(), lambda text: len(tokenizer.encode(text).ids))
+    texts = make_texts(
+        lengths, words(), lambda text: len(tokenizer.encode(text).ids if tokenizer else text.split())
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(texts), encoding="utf-8")
     return path
