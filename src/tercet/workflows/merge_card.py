@@ -5,10 +5,11 @@ from __future__ import annotations
 __all__ = ["merge_card"]
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 from tercet.merging.methods import METHODS
 from tercet.merging.planning import MergePlan
-from tercet.merging.report import MergeReport
+from tercet.merging.report import MergeReport, TensorReport
 from tercet.workflows.merge_audit import ParentAudit
 
 _WORST = 5
@@ -60,7 +61,7 @@ def merge_card(
         "| tensor | relative error | delta error | beyond the range | flushed to zero |",
         "|---|---|---|---|---|",
         *(
-            f"| {one.name} | {one.relative_error:.2e} | {one.delta_error:.2e} | {one.overflowed:,} | "
+            f"| {one.name} | {one.relative_error:.2e} | {_delta_error(one)} | {one.overflowed:,} | "
             f"{one.flushed:,} |"
             for one in (total, *report.worst(_WORST))
         ),
@@ -82,3 +83,8 @@ def merge_card(
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _delta_error(one: TensorReport) -> str:
+    """Nothing where nothing was changed that the error could be a part of."""
+    return f"{one.delta_error:.2e}" if isfinite(one.delta_error) else ""
