@@ -7,6 +7,7 @@ import pytest
 
 import tercet
 import tiny
+import tiny_decoders
 import tiny_reranker
 from tercet.compat import FlagAutoReranker, FlagReranker, RerankerModelClass
 from tercet.errors import CheckpointError, InputError
@@ -81,6 +82,14 @@ def test_a_model_with_several_labels_is_refused_and_told_where_to_go(tmp_path):
     folder = tiny_reranker.write_reranker(tmp_path, "bert", labels=3)
     with pytest.raises(InputError, match=r"3 scores a pair.*load_reranker"):
         FlagReranker(str(folder), devices="cpu")
+
+
+@pytest.mark.parametrize("template", [tiny_decoders.TEMPLATE, None])
+def test_a_language_model_is_refused_and_told_where_to_go(tmp_path, template):
+    folder = tiny_decoders.write_reranker(tmp_path, template=template)
+    for load in (FlagReranker, FlagAutoReranker.from_finetuned):
+        with pytest.raises(InputError, match=r"LogitScore.*tercet\.compat\.CrossEncoder"):
+            load(str(folder))
 
 
 def test_an_embedder_is_no_reranker(tmp_path):

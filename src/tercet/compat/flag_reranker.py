@@ -66,7 +66,7 @@ class FlagReranker(NoProcesses):
 
         Raises:
             CheckpointError, SourceError: the model is not there, damaged, or no reranker.
-            InputError: an option cannot be, or the model gives several scores a pair.
+            InputError: an option cannot be, or the model gives several scores a pair, or is a language model.
         """
         check_format("query_instruction_format", query_instruction_format)
         check_format("passage_instruction_format", passage_instruction_format)
@@ -90,6 +90,12 @@ class FlagReranker(NoProcesses):
             device=device,
             cache_folder=cache_dir,
         )
+        if any(module.kind == "logit_score" for module in self.reranker.checkpoint.modules):
+            raise InputError(
+                f"{model_name_or_path} is a language model that scores (LogitScore), and its pairs "
+                "are put together by a rule of its own. Open it with tercet.compat.CrossEncoder or "
+                "tercet.load_reranker."
+            )
         if self.reranker.num_labels != 1:
             raise InputError(
                 f"{model_name_or_path} gives {self.reranker.num_labels} scores a pair, FlagReranker takes "
