@@ -169,6 +169,37 @@ def test_a_tensor_without_a_partner_is_an_error_with_the_names(tmp_path):
         assert any("pooler.dense.weight" in note for note in report.notes)
 
 
+def test_missing_from_the_base_needs_a_base(pair):
+    with pytest.raises(InputError, match=r"there is no base_model\. Name one, or choose missing: average"):
+        planned(linear("a", "b", more="missing: base"), pair)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("merge_method: linear\nparameters: {weight: 0}", "add up to zero"),
+        (
+            "merge_method: della\nbase_model: a\nparameters: {weight: 1, density: 0.1, epsilon: 0.5}",
+            "Choose a smaller epsilon",
+        ),
+        ("merge_method: ties\nbase_model: a\nparameters: {weight: 1, density: -1}", "a number from 0"),
+        ("merge_method: sce\nbase_model: a\nparameters: {select_topk: -1}", "a number from 0"),
+    ],
+)
+def test_parameters_that_a_method_refuses_are_known_before_any_work(text, message, pair):
+    with pytest.raises(InputError, match=message):
+        planned(f"{text}\nmodels: [{{model: a}}, {{model: b}}]", pair)
+
+
+def test_vocabularies_that_cannot_be_compared_are_noted(pair):
+    (pair["b"] / "tokenizer.json").unlink()
+    assert planned(linear("a", "b"), pair).notes == (
+        "Vocabularies were not compared: b has no tokenizer.json.",
+    )
+    (pair["a"] / "tokenizer.json").unlink()
+    assert planned(linear("a", "b"), pair).notes == ()
+
+
 def test_buffers_of_whole_numbers_are_copied_if_they_are_the_same(tmp_path):
     folders = {n: tiny.write_checkpoint(tmp_path / n, position_ids=True, seed=i) for i, n in enumerate("ab")}
     out, _ = merged(tmp_path, linear("a", "b"), folders)
@@ -261,6 +292,7 @@ def test_the_report_has_the_error_of_rounding(tmp_path):
         ({"hidden_act": "relu"}, "hidden_act is 'gelu' in a, 'relu' in b"),
         ({"layers": 2}, "different numbers of layers: a has 3, b has 2"),
         ({"max_positions": 40}, "texts of different lengths"),
+        ({"hidden": 16, "hidden_act": "relu"}, "hidden_size is 32 in a, 16 in b.*cannot be merged"),
     ],
 )
 def test_models_that_do_not_fit_together_are_refused(change, message, tmp_path):

@@ -141,6 +141,7 @@ def test_what_is_wrong_is_said_with_its_place(change, message):
         (float("nan"), NUMBER, "expected a number"),
         (1.5, Parameter("max_iter", int), "expected a whole number"),
         ("yes", Parameter("normalize", bool), "expected true or false"),
+        (-0.5, Parameter("density", float, least=0), "density is -0.5, expected a number from 0"),
         ([{"filter": "a", "valeu": 1}], NUMBER, "in a list with filters"),
     ],
 )
@@ -152,6 +153,17 @@ def test_a_value_that_does_not_fit_is_refused(setting, parameter, message):
 def test_a_parameter_of_another_method_is_noted():
     [recipe] = parse_recipes(LINEAR + "parameters: {int8_mask: true}")
     assert recipe.notes == ("int8_mask is no parameter of linear and has no effect.",)
+
+
+def test_lm_cocktail_needs_examples_or_weights():
+    with pytest.raises(InputError, match=r"merge\.yml: .*neither examples nor weights. Give examples: FILE"):
+        parse_recipes("merge_method: lm_cocktail\nmodels: [{model: a}, {model: b}]", where="merge.yml")
+    for given in (
+        "models: [{model: a, parameters: {weight: 1}}]",
+        "models: [{model: a}]\nparameters: {weight: 1}",
+        "slices: [{sources: [{model: a, layer_range: [0, 1]}], parameters: {weight: 1}}]",
+    ):
+        assert parse_recipes(f"merge_method: lm_cocktail\n{given}")[0].examples is None
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):

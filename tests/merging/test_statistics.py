@@ -226,6 +226,20 @@ def planned(tmp_path: Path, method: str, *, files=("a.safetensors", "b.safetenso
     return plan_merge(recipe, {m: open_folder(Source(Path(m.source), str(m), None)) for m in recipe.models()})
 
 
+@pytest.mark.parametrize(
+    ("method", "setting", "message"),
+    [
+        ("regmean", "alpha: 2", "alpha is from 0 to 1"),
+        ("regmean", "weight: 0", "expected none below 0 and one above"),
+        ("fisher", "floor: -1", "expected a number from 0"),
+        ("fisher", "weight: -1", "expected none below 0 and one above"),
+    ],
+)
+def test_parameters_that_cannot_be_are_known_before_any_work(method, setting, message, gathered, tmp_path):
+    with pytest.raises(InputError, match=message):
+        planned(tmp_path, method, more=f"parameters: {{{setting}}}")
+
+
 @pytest.mark.parametrize("method", ["regmean", "fisher"])
 def test_a_folder_is_merged_by_what_its_files_say(method, gathered, tmp_path):
     folders, statistics = gathered

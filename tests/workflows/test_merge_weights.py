@@ -121,6 +121,16 @@ def test_a_check_needs_no_weights(stacks, tmp_path):
     assert check_merge(recipe(tmp_path, stacks, EXAMPLES)).method == "lm_cocktail"
 
 
+def test_a_check_says_what_is_wrong_with_the_examples(stacks, tmp_path):
+    path = recipe(tmp_path, stacks, EXAMPLES)
+    (tmp_path / "examples.jsonl").write_text('{"query": "a"}\n')
+    with pytest.raises(InputError, match=r"examples\.jsonl, line 1"):
+        check_merge(path)
+    (tmp_path / "examples.jsonl").unlink()
+    with pytest.raises(InputError, match=r"examples\.jsonl cannot be read.*Give JSON lines"):
+        check_merge(path)
+
+
 def test_weights_follow_losses_and_temperature():
     assert weights_of([1.0, 1.0], 5.0) == [0.5, 0.5]
     found = weights_of([1.0, 2.0], 0.5)

@@ -19,7 +19,6 @@ from tercet.merging.tokenizer_file import read_tokenizer
 # Settings of config.json by which the same weights mean something else.
 _MEANING = (
     "model_type",
-    "hidden_size",
     "hidden_act",
     "hidden_activation",
     "activation",
@@ -56,6 +55,7 @@ def check_agreement(
     differences: list[str] = []
     for other in models:
         if other is not donor:
+            _check_width(donor, other)
             differences += _in_config(donor, other)
     with_modules = [model for model in models if model.has_modules]
     for other in with_modules[1:]:
@@ -66,10 +66,20 @@ def check_agreement(
             + "\n  ".join(differences[:12])
             + "\nSay whose settings the result shall have: settings_from: <one of the models>."
         )
+    notes = [f"{one}; those of {donor.name} were taken." for one in differences]
     for other in models:
         if vocabularies and other is not donor:
-            _check_vocabulary(donor, other)
-    return [f"{one}; those of {donor.name} were taken." for one in differences]
+            notes += _compare_vocabularies(donor, other)
+    return notes
+
+
+def _check_width(left: ModelFolder, right: ModelFolder) -> None:
+    sizes = [model.config.get("hidden_size") for model in (left, right)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise CheckpointError(
+            f"config.json: hidden_size is {sizes[0]!r} in {left.name}, {sizes[1]!r} in {right.name}. The "
+            "models have different sizes and cannot be merged. Take models that were tuned from the same one."
+        )
 
 
 def _in_config(left: ModelFolder, right: ModelFolder) -> list[str]:
@@ -105,16 +115,21 @@ def _described(model: ModelFolder) -> dict[str, Any]:
     return found
 
 
-def _check_vocabulary(left: ModelFolder, right: ModelFolder) -> None:
+def _compare_vocabularies(left: ModelFolder, right: ModelFolder) -> list[str]:
+    """A note where one of them does not say what its tokens are; a CheckpointError where they differ."""
     files = [
         inside(model.folder, f"{model.encoder_path}/tokenizer.json".lstrip("/"), said_by="modules.json")
         for model in (left, right)
     ]
-    if not all(file.is_file() for file in files) or hash_file(files[0]) == hash_file(files[1]):
-        return
+    there = [file.is_file() for file in files]
+    if not all(there):
+        lacking = right.name if there[0] else left.name
+        return [f"Vocabularies were not compared: {lacking} has no tokenizer.json."] if any(there) else []
+    if hash_file(files[0]) == hash_file(files[1]):
+        return []
     first, second = (read_tokenizer(file).ids for file in files)
     if first == second:
-        return
+        return []
     differing = [token for token, number in first.items() if second.get(token) != number]
     differing += [token for token in second if token not in first]
     raise CheckpointError(

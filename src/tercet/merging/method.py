@@ -131,12 +131,14 @@ class Parameter:
         kind: float, int, bool or str.
         default: its value where the recipe has none; `REQUIRED` for an error.
         per_input: whether each input has its own.
+        least: the smallest number that it may be; None for any.
     """
 
     name: str
     kind: type
     default: Any = REQUIRED
     per_input: bool = False
+    least: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["MergePlan", "PlannedTensor", "plan_merge"]
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -114,6 +115,13 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
             known = ", ".join(map(str, models))
             raise InputError(f"{recipe.where}: settings_from is {recipe.settings_from}, none of {known}.")
         chosen = models[recipe.settings_from]
+    if recipe.missing == "base" and all(
+        one is None for one in (recipe.base, *(s.base for s in recipe.slices))
+    ):
+        raise InputError(
+            f"{recipe.where}: missing: base takes tensors from the base model, and there is no base_model. "
+            "Name one, or choose missing: average or drop."
+        )
     donor = chosen or _donor(recipe, models)
     notes = list(recipe.notes)
     notes += check_agreement(list(models.values()), chosen, donor, vocabularies=recipe.tokenizer is None)
@@ -143,6 +151,8 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
             + "\nSay what to do with them: missing: base (that of the base model), drop, or average (the "
             "mean of those that have it)."
         )
+    for tensor in planned:
+        _begin(tensor)
     if gathered is not None:
         notes += [note for note in (gathered.note(), _held(method, planned)) if note is not None]
     return MergePlan(
@@ -155,6 +165,19 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
         vocabulary,
         {} if gathered is None else gathered.files,
     )
+
+
+def _begin(tensor: PlannedTensor) -> None:
+    """Lets the method look at its parameters, up to its first pass: what it refuses is known before any work.
+
+    One that holds matrices would begin by reading them; the tensors that have none tell as much.
+    """
+    if tensor.method is None or (tensor.method.held is not None and tensor.task.statistics):
+        return
+    steps = tensor.method.steps(tensor.task)
+    with suppress(StopIteration):
+        next(steps)
+    steps.close()
 
 
 def _held(method: Method, tensors: Sequence[PlannedTensor]) -> str | None:

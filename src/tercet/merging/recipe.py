@@ -373,6 +373,14 @@ def _examples(
 ) -> ExamplesRecipe | None:
     found = parse_examples(top.get("examples"), method, where)
     if found is None:
+        levels = [top.get("parameters") or {}]
+        levels += [part.parameters for part in slices]
+        levels += [source.parameters for part in slices for source in part.sources]
+        if method == "lm_cocktail" and forms != ["modules"] and not any("weight" in one for one in levels):
+            raise InputError(
+                f"{where}: lm_cocktail has neither examples nor weights. Give examples: FILE, or a weight "
+                "for each model."
+            )
         return None
     if forms != ["models"] or top.get("base_model"):
         raise InputError(

@@ -85,6 +85,10 @@ def scalar(value: Any, parameter: Parameter, where: str) -> Any:
         except (TypeError, ValueError):
             number = float("nan")
         if number - number == 0 and (parameter.kind is float or number == int(number)):
+            if parameter.least is not None and number < parameter.least:
+                raise InputError(
+                    f"{where}: {parameter.name} is {value!r}, expected a number from {parameter.least:g}."
+                )
             return parameter.kind(number)
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     kind = kinds[parameter.kind]

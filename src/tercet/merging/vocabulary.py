@@ -173,7 +173,10 @@ def align_vocabularies(
     first = recipe.base if recipe.base is not None and recipe.base in models else names[0]
     chosen = first if isinstance(wish.source, str) else wish.source
     if chosen not in models:
-        raise InputError(f"{recipe.where}: the tokenizer's model {chosen} is none that is merged.")
+        known = ", ".join(["union", "base", *map(str, names)])
+        raise InputError(
+            f"{recipe.where}: the tokenizer's source is {chosen}, none of {known}. Name one of these."
+        )
     files = {name: read_tokenizer(_tokenizer_path(model)) for name, model in models.items()}
     owner = models[chosen]
     content: Mapping[str, Any] = files[chosen].content

@@ -19,6 +19,7 @@ from tercet.precision.footprint import show_bytes
 from tercet.precision.memory import host_memory
 from tercet.signatures import refuse_unknown_keywords
 from tercet.workflows.merge_plan import Fetch, disk_bytes, free_disk_bytes, plan_recipes, recipes_of
+from tercet.workflows.merge_weights import check_examples
 
 _FLOAT32 = 4
 
@@ -102,6 +103,8 @@ def check_merge(
         InputError, CheckpointError: as `merge` would.
     """
     recipes = recipes_of(recipe)
+    for one in recipes:
+        check_examples(one, recipes)
     plans, notes = plan_recipes(recipes, Fetch(token, local_files_only, cache_folder, confirm))
     last = plans[-1]
     results = {one.name for one in recipes if one.name is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["example_losses", "solve_weights", "weights_of"]
+__all__ = ["check_examples", "example_losses", "solve_weights", "weights_of"]
 
 import json
 import math
@@ -42,6 +42,28 @@ def solve_weights(recipe: MergeRecipe, fetch: Fetch, documents: Sequence[MergeRe
     wish = recipe.examples
     if wish is None:
         return recipe
+    examples = check_examples(recipe, documents)
+    path = Path(wish.file)
+    sources = [source.model for source in recipe.slices[0].sources]
+    losses = [example_losses(fetch(model).folder, examples, wish, recipe.seed) for model in sources]
+    weights = weights_of(losses, wish.temperature)
+    shown = "".join(f"# {model}: loss {loss:.6g}\n" for model, loss in zip(sources, losses, strict=True))
+    comment = (
+        f"# Weights by {len(examples)} examples of {path.name} (sha256 {hash_file(path)}),\n"
+        f"# softmax(-loss / {wish.temperature:g}):\n{shown}"
+    )
+    return with_weights(recipe, weights, comment)
+
+
+def check_examples(recipe: MergeRecipe, documents: Sequence[MergeRecipe] = ()) -> list[Example]:
+    """The examples that decide the weights of a recipe; none where it has none. No model is read.
+
+    Raises:
+        InputError: they cannot be read, or a model is the result of another document or an adapter.
+    """
+    wish = recipe.examples
+    if wish is None:
+        return []
     sources = [source.model for source in recipe.slices[0].sources]
     results = {one.name for one in documents if one.name is not None}
     for model in sources:
@@ -51,16 +73,7 @@ def solve_weights(recipe: MergeRecipe, fetch: Fetch, documents: Sequence[MergeRe
                 f"{recipe.where}: {model} is {what}, and examples need it as a folder. Merge it first, "
                 "and name that folder."
             )
-    path = Path(wish.file)
-    examples = _read(path)
-    losses = [example_losses(fetch(model).folder, examples, wish, recipe.seed) for model in sources]
-    weights = weights_of(losses, wish.temperature)
-    shown = "".join(f"# {model}: loss {loss:.6g}\n" for model, loss in zip(sources, losses, strict=True))
-    comment = (
-        f"# Weights by {len(examples)} examples of {path.name} (sha256 {hash_file(path)}),\n"
-        f"# softmax(-loss / {wish.temperature:g}):\n{shown}"
-    )
-    return with_weights(recipe, weights, comment)
+    return _read(Path(wish.file))
 
 
 def weights_of(losses: Sequence[float], temperature: float) -> list[float]:

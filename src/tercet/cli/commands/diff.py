@@ -86,7 +86,8 @@ def _line(one: TensorDifference) -> str:
         return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]} -> {pair[1]}"
 
     if one.kind != "changed":
-        return f"{one.kind:>12}  {one.name}  {both(one.shapes)}"
+        there = [shape for shape in one.shapes if shape is not None]
+        return f"{one.kind:>12}  {one.name}  {there[0] if len(there) == 1 else both(one.shapes)}"
     change = "from zero" if one.relative_change is None else f"{one.relative_change:.3e}"
     cosine = "" if one.cosine is None else f"cosine {one.cosine:.6f}"
     return f"{change:>12}  {one.name}  {cosine}  {both(one.dtypes)}"

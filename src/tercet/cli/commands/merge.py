@@ -7,6 +7,7 @@ __all__ = ["merge"]
 import json
 import sys
 from contextlib import ExitStack
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tercet.workflows.merge_check import MergeCheck
 
 _STATISTICS = "Statistics"
+_SHARD_GIGABYTES = 5.0
 
 
 @command.register("merge")
@@ -51,7 +53,9 @@ def merge(
             metavar="TEXTS", help="Compare vectors and rankings with the parents', on a .jsonl or .txt file."
         ),
     ] = None,
-    shard_size: Annotated[float, typer.Option(metavar="GB", min=0.000001, help="Most of one file.")] = 5.0,
+    shard_size: Annotated[
+        float, typer.Option(metavar="GB", min=0.000001, help="Most of one file.")
+    ] = _SHARD_GIGABYTES,
     kinds: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +119,16 @@ def merge(
         "seed": seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    merging = {
+        "--allow-overflow": allow_overflow,
+        "--no-try": no_try,
+        "--audit": audit is not None,
+        "--shard-size": shard_size != _SHARD_GIGABYTES,
+        "--overwrite": overwrite and arguments[0] == "check",
+    }
+    idle = [option for option, wanted in merging.items() if wanted]
+    if idle and arguments[0] in ("check", "statistics"):
+        raise InputError(f"{idle[0]} has no meaning for tercet merge {arguments[0]}. Leave it out.")
     if arguments[0] == "statistics":
         _statistics(
             arguments[1:], given, overwrite=overwrite, token=token, offline=offline, yes=yes, as_json=as_json
@@ -224,7 +238,8 @@ def _statistics(
 def _check_page(check: MergeCheck) -> str:
     from tercet.precision.footprint import show_bytes
 
-    lines = [f"{check.method} of {len(check.models)} models, settings of {check.donor}:"]
+    models = "1 model" if len(check.models) == 1 else f"{len(check.models)} models"
+    lines = [f"{check.method} of {models}, settings of {check.donor}:"]
     for name, model in check.models.items():
         facts = [show_bytes(model.bytes), " and ".join(model.dtypes), f"{model.layers} layers"]
         facts += [f"{model.vocabulary:,} tokens"] if model.vocabulary is not None else []
@@ -245,7 +260,8 @@ def _done_page(merged: Merged, out: Path) -> str:
     total = merged.report.total
     lines = [
         f"{out}: {len(merged.report.tensors)} tensors in {total.dtype}. Rounding changed the result by "
-        f"{total.relative_error:.2e} of its length, {total.delta_error:.2e} of what the merge changed."
+        f"{total.relative_error:.2e} of its length"
+        + (f", {total.delta_error:.2e} of what the merge changed." if isfinite(total.delta_error) else ".")
     ]
     if total.overflowed or total.flushed:
         lines.append(f"{total.overflowed:,} beyond the range, {total.flushed:,} flushed to zero.")

@@ -30,11 +30,11 @@ def fisher(task: Task) -> Steps:
     model's F is divided by its mean first.
     """
     weights = checked_weights(task)
-    if not task.statistics:
-        return lambda chunk: weighted_mean(weights, chunk.inputs)
     floor = float(task.settings["floor"])
     if not floor >= 0:
         raise InputError(f"{task.name}: floor is {floor:g}, expected a number from 0.")
+    if not task.statistics:
+        return lambda chunk: weighted_mean(weights, chunk.inputs)
     means = [one.mean for one in task.statistics]
     # of a model to which no number matters, every F is 0 whatever it is divided by
     scales = [1 / mean if task.settings["normalize"] and mean else 1.0 for mean in means]

@@ -58,13 +58,13 @@ def regmean(task: Task) -> Steps:
     tells comes out as the weighted mean.
     """
     weights = checked_weights(task)
-    if not task.statistics:
-        return lambda chunk: weighted_mean(weights, chunk.inputs)
     alpha, ridge = float(task.settings["alpha"]), float(task.settings["ridge"])
     if not 0 <= alpha <= 1 or not ridge >= 0:
         raise InputError(
             f"{task.name}: alpha is {alpha:g} and ridge {ridge:g}; alpha is from 0 to 1, ridge from 0 on."
         )
+    if not task.statistics:
+        return lambda chunk: weighted_mean(weights, chunk.inputs)
     factor, added = _factor(task, weights, alpha, ridge)
     return _apply(task, weights, alpha, factor, added)
     yield
