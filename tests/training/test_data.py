@@ -111,6 +111,11 @@ def test_a_file_that_has_no_examples_or_is_not_there_is_refused(tmp_path: Path) 
         open_source(DataRecipe(path=str(tmp_path / "none.jsonl")))
     with pytest.raises(InputError, match="suffix does not say"):
         open_source(DataRecipe(path=write(tmp_path, [LINE], "data.xyz")))
+    for name in ("data.txt", "data", "data.gz"):  # as a recipe is asked: there is no option --format
+        with pytest.raises(InputError, match=r"Files of examples are \.jsonl, .*rename it"):
+            open_source(DataRecipe(path=write(tmp_path, [LINE], name)))
+    with pytest.raises(InputError, match="name a file, not '-'"):
+        open_source(DataRecipe(path="-"))
 
 
 def test_lines_are_found_again_whatever_stands_between_them(tmp_path: Path) -> None:
@@ -362,7 +367,16 @@ def test_a_single_query_with_a_single_passage_makes_no_batch(tmp_path: Path) -> 
     lines = [{"anchor": f"a{n}", "positive": f"p{n}"} for n in range(9)]
     source = opened(tmp_path, lines)
     assert source.group_size == 1
-    assert [len(chosen) for chosen in Order([source], BatchRecipe(texts=4)).epoch(0)] == [4, 4]
+    order = Order([source], BatchRecipe(texts=4))
+    assert [len(chosen) for chosen in order.epoch(0)] == [4, 4]
+    assert order.alone(0) == 1
+    assert Order([source], BatchRecipe(texts=3)).alone(0) == 0
+
+
+def test_where_every_query_would_be_alone_the_message_says_so(tmp_path: Path) -> None:
+    source = opened(tmp_path, [{"anchor": f"a{n}", "positive": f"p{n}"} for n in range(3)])
+    with pytest.raises(InputError, match=r"each of the 3 queries would be alone .* raise batch\.texts"):
+        next(Order([source], BatchRecipe(tokens=1)).epoch(0))
 
 
 def test_nothing_to_be_told_from_is_refused(tmp_path: Path) -> None:

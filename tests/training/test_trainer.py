@@ -289,6 +289,22 @@ def test_files_with_and_without_labels_learn_by_losses_of_their_own(base: Path) 
 
 
 @pytest.mark.usefixtures("here")
+def test_what_of_the_data_is_not_learned_from_is_said(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [{"query": "a cat", "pos": ["tac"], "neg": ["b"], "pos_scores": [1.0], "neg_scores": [0.0]}] * 3
+    Path("scored.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = recipe(base, steps=1, batch={"texts": 2}, data=[{"path": "scored.jsonl", "group_size": 1}])
+    asked["losses"] = [{"name": "info_nce", "head": "dense"}]
+    train(asked, device="cpu")
+    assert "scored.jsonl: no loss learns from the teacher's scores in it." in caplog.text
+    assert "Left out of the first epoch: 1 query, alone in a batch with one passage" in caplog.text
+    caplog.clear()
+    asked |= {"output": {"folder": "kd"}, "data": [{"path": "scored.jsonl", "group_size": 2}]}
+    train(asked | {"losses": [{"name": "kl_div", "head": "dense"}]}, device="cpu")
+    assert "eft out" not in caplog.text
+    assert "no loss learns" not in caplog.text
+
+
+@pytest.mark.usefixtures("here")
 def test_the_command_trains_from_a_file_and_refuses_a_used_folder(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

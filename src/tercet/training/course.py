@@ -43,8 +43,17 @@ class Course:
         for note in (note for source in self.sources for note in source.notes):
             logger.warning("%s", note)
         self.objectives = terms_of(recipe.losses, self.sources)
+        for source, objective in zip(self.sources, self.objectives, strict=True):
+            if source.some_scored and not any("scores" in term.loss.uses for term in objective.terms):
+                logger.warning("%s: no loss learns from the teacher's scores in it.", source.recipe.path)
         self._batch = recipe.batch
         self._order = Order(self.sources, recipe.batch, recipe.seed, process, processes)
+        if alone := self._order.alone(0):
+            logger.warning(
+                "Left out of the first epoch: %s, alone in a batch with one passage, which leaves nothing to "
+                "be told from. batch.texts, batch.tokens and group_size decide that.",
+                "1 query" if alone == 1 else f"{alone:,} queries",
+            )
         self.steps = recipe.steps or self._steps_of(recipe.epochs or 1.0)
         self._batches: Iterator[Chosen] | None = None
         self._at = (-1, -1)

@@ -26,7 +26,7 @@ def train(
     ] = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Fine-tune dense, sparse and multi-vector heads together, as a recipe says.
+    """Fine-tune dense, sparse and multi-vector heads together, or a reranker, as a recipe says.
 
     The recipe and every line of its data are checked before the first step. The model is saved where the
     recipe's output.folder says; beside it `<folder>.run` holds states to go on from, and scalars.jsonl with

@@ -62,8 +62,14 @@ class Order:
         Raises:
             InputError: there are too few examples for a batch on every process.
         """
-        batches = self._batches(epoch)
+        batches, alone = self._batches(epoch)
         usable = len(batches) // self.processes
+        if not usable and not batches:
+            raise InputError(
+                f"No batch can be made: each of the {alone:,} queries would be alone in its batch with one "
+                "passage, which leaves it nothing to be told from. Give more examples, raise batch.texts, "
+                "batch.tokens or group_size."
+            )
         if not usable:
             raise InputError(
                 f"There are {len(batches)} batches for {self.processes} processes. Make batches smaller, or "
@@ -76,17 +82,26 @@ class Order:
 
     def count(self, epoch: int) -> int:
         """Batches of an epoch, on each process."""
-        return len(self._batches(epoch)) // self.processes
+        return len(self._batches(epoch)[0]) // self.processes
 
-    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """(queries, 2) of each batch: source and row."""
+    def alone(self, epoch: int) -> int:
+        """Queries that no batch of an epoch has, since each would be alone there with a single passage."""
+        if all(source.group_size > 1 or source.paired for source in self.sources):
+            return 0
+        return self._batches(epoch)[1]
+
+    def _batches(self, epoch: int) -> tuple[list[NDArray[np.int64]], int]:
+        """(queries, 2) of each batch: source and row; and how many queries would be alone in theirs."""
         random = np.random.default_rng([self.seed, epoch])
         found: list[NDArray[np.int64]] = []
+        drawn = 0
         for pool in self._pools():
             rows = np.concatenate([self._drawn(number, random) for number in pool])
+            drawn += len(rows)
             found += self._cut(rows[random.permutation(len(rows))])
         # Long and short batches, and those of all files, in any order.
-        return [found[place] for place in random.permutation(len(found))]
+        alone = drawn - sum(map(len, found))
+        return [found[place] for place in random.permutation(len(found))], alone
 
     def _pools(self) -> list[list[int]]:
         """Numbers of sources whose examples may share a batch."""

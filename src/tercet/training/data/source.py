@@ -32,6 +32,8 @@ Measure: TypeAlias = Callable[[Sequence[str]], Sequence[int]]
 
 _CHUNK = 512  # lines whose texts are measured together
 _USUAL_GROUP = 8
+_PLAIN = (".jsonl", ".json", ".ndjson")
+_TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 
 
 class _Descriptor:
@@ -155,7 +157,21 @@ def open_source(
     Raises:
         InputError: naming file and line: what is wrong with it; or the file has no examples.
     """
+    _check_suffix(recipe.path)
     return _Check(recipe, measure or _characters, paired, spool_folder).source()
+
+
+def _check_suffix(path: str) -> None:
+    """An error for what is no file of examples; the suffix alone says what it is."""
+    if path == "-":
+        raise InputError("Examples are read again and again: name a file, not '-'.")
+    name = path[:-3] if path.lower().endswith(".gz") else path
+    suffix = PurePath(name).suffix.lower()
+    if suffix not in _PLAIN + _TABLES:
+        raise InputError(
+            f"{path}: the suffix does not say what it holds. Files of examples are .jsonl, .csv, .tsv or "
+            ".parquet (texts also with .gz behind): rename it, or write it as one of these."
+        )
 
 
 def _characters(texts: Sequence[str]) -> list[int]:
@@ -180,7 +196,7 @@ class _Check:
         self.without: dict[str, str] = {}  # "scores", "negatives" -> the first line that has none
         self.fewest = self.most = -1
         self.some_scored = False
-        plain = PurePath(recipe.path).suffix.lower() in (".jsonl", ".json", ".ndjson")
+        plain = PurePath(recipe.path).suffix.lower() in _PLAIN
         self.spool: BinaryIO | None = None
         if not plain:
             folder = None if spool_folder is None else str(spool_folder)
@@ -263,7 +279,7 @@ class _Check:
     def _rows(self) -> Iterator[tuple[str, dict[str, Any], None]]:
         """Lines that have to be copied."""
         path = self.recipe.path
-        if path.lower().endswith(".gz") and PurePath(path[:-3]).suffix.lower() in (".jsonl", ".ndjson"):
+        if path.lower().endswith(".gz") and PurePath(path[:-3]).suffix.lower() in _PLAIN:
             lines = Lines(path)
             try:
                 for line in lines:
