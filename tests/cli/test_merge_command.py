@@ -38,6 +38,22 @@ def test_a_merge_says_what_rounding_cost(recipe: Path, capsys: pytest.CaptureFix
     assert "Not tried." in capsys.readouterr().err
 
 
+def test_a_merge_that_changes_the_format_alone_names_no_part_of_a_change(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(recipe.read_text().replace(", {model: b}", ""))
+    assert main(["merge", "check", "merge.yml"]) == 0
+    assert "linear of 1 model, settings of a:" in capsys.readouterr().out
+    assert main(["merge", "merge.yml", "out", "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["relative_error"] > 0
+    assert found["delta_error"] is None
+    assert " of its length.\n" in captured.err
+    assert "inf of" not in captured.err
+    assert "| inf |" not in (recipe.parent / "out" / "README.md").read_text()
+
+
 def test_a_check_writes_nothing(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(recipe.parent.rglob("*"))
     assert main(["merge", "check", "merge.yml"]) == 0
