@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import tercet
 import tiny
@@ -257,6 +258,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_its_weights_are_kept(base: P
     state = read_state(Path("out.run/step-00000000"))
     assert all(bool(values.isfinite().all()) for values in state["model"].values())
     assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_model_whose_weights_are_not_finite_is_named_and_no_learning_rate(tmp_path: Path) -> None:
+    model = tiny.write_checkpoint(tmp_path / "spoilt", "bert", layers=1)
+    weights = load_file(model / "model.safetensors")
+    [name] = [name for name in weights if name.endswith("embeddings.LayerNorm.bias")]
+    weights[name][3] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        NonFiniteError, match=r"spoilt: .*holds values that are not finite.*sound copy"
+    ) as told:
+        train(recipe(model, steps=2, losses=[{"name": "info_nce", "head": "dense"}]), device="cpu")
+    assert "learning rate" not in str(told.value)
+    assert not list(Path("out.run").glob("step-*"))
 
 
 @pytest.mark.usefixtures("here")

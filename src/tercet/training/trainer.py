@@ -157,8 +157,8 @@ class _Run:
             logger.warning("Stopped after step %d; its state is in %s.", self.step, self.folder)
             raise
         except NonFiniteError as error:
-            if not self._finite():
-                raise
+            if (name := self._not_finite()) is not None:
+                raise self._broken(name, error) from None
             self._save_state()
             raise NonFiniteError(
                 f"After step {self.step}: {error} The state before it is in {self.folder}."
@@ -235,8 +235,21 @@ class _Run:
             "Lower the learning rate, raise the temperature, or train in float32."
         )
 
-    def _finite(self) -> bool:
-        return all(bool(torch.isfinite(one).all()) for one in self.model.parameters())
+    def _not_finite(self) -> str | None:
+        """The name of the first weights that are not finite, if any are."""
+        named = self.model.named_parameters()
+        return next((name for name, one in named if not torch.isfinite(one).all()), None)
+
+    def _broken(self, name: str, error: NonFiniteError) -> NonFiniteError:
+        """What is said where not the step but the weights before it are at fault."""
+        if self.step == 0:
+            return NonFiniteError(
+                f"{self.recipe.model}: {name} holds values that are not finite, and nothing can be learned "
+                "from there. Take a sound copy of the model."
+            )
+        return NonFiniteError(
+            f"After step {self.step}: {error} {name} is not finite itself, so no state was written of it."
+        )
 
     def _after_step(self, patience: int | None) -> bool:
         """Measures and saves where it is time for it; whether the run has waited long enough."""
