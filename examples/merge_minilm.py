@@ -76,27 +76,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=5e-5, help="of learning, at its highest (%(default)s)")
     options = parser.parse_args(argv)
     try:
-        options.output.mkdir(parents=True)
+        if options.output.exists():
+            raise InputError(f"{options.output} is there already. Name another folder.")
         kinds = {"docstrings": docstring_pairs(), "code": code_pairs()}
         write_pairs(options.output, kinds, options.pairs, options.held_out)
         return run(options.output, options.model, options.steps, options.rate)
-    except FileExistsError:
-        print(f"merge_minilm: {options.output} is there already. Name another folder.", file=sys.stderr)
     except (TercetError, OSError) as error:
         print(f"merge_minilm: {error}", file=sys.stderr)
-    return 2
+        return 2
 
 
 def run(out: Path, model: str, steps: int, rate: float) -> int:
     """Trains, merges, compares and measures, by the commands that are printed; their exit code."""
-    folders = {kind: out / f"model-{kind}" for kind in ("docstrings", "code")}
-    shown = {kind: json.dumps(str(folder)) for kind, folder in folders.items()}  # quoted, as YAML has it, too
-    for kind, folder in shown.items():
-        learn = json.dumps(str(out / kind / "learn.jsonl"))
-        values = {"model": json.dumps(model), "folder": folder, "learn": learn, "batch": BATCH}
-        text = TRAIN.format(**values, tokens=MOST_TOKENS, rate=rate, steps=steps)
+    paths = {kind: str(out / f"model-{kind}") for kind in ("docstrings", "code")}
+    for kind, path in paths.items():
+        text = TRAIN.format(
+            model=quoted(model),
+            folder=quoted(path),
+            learn=quoted(str(out / kind / "learn.jsonl")),
+            batch=BATCH,
+            tokens=MOST_TOKENS,
+            rate=rate,
+            steps=steps,
+        )
         (out / f"train-{kind}.yaml").write_text(text, encoding="utf-8")
-    (out / "merge.yml").write_text(MERGE.format(model=json.dumps(model), **shown), encoding="utf-8")
+    named = {kind: quoted(path) for kind, path in paths.items()}
+    (out / "merge.yml").write_text(MERGE.format(model=quoted(model), **named), encoding="utf-8")
     recipe, merged = str(out / "merge.yml"), str(out / "merged")
     for arguments in (
         ["train", str(out / "train-docstrings.yaml")],
@@ -109,12 +114,14 @@ def run(out: Path, model: str, steps: int, rate: float) -> int:
         if code := command(arguments):
             return code
         print(flush=True)
-    print(
-        table(
-            out, {"the base": model, **{f"learned {k}": str(f) for k, f in folders.items()}, "merged": merged}
-        )
-    )
+    learned = {f"learned {kind}": path for kind, path in paths.items()}
+    print(table(out, {"the base": model, **learned, "merged": merged}))
     return 0
+
+
+def quoted(text: str) -> str:
+    """As YAML reads it, whatever it holds: JSON's strings are YAML's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def table(out: Path, models: Mapping[str, str]) -> str:
@@ -143,15 +150,18 @@ def write_pairs(
     out: Path, kinds: Mapping[str, Iterable[tuple[str, Pair]]], pairs: int, held_out: int
 ) -> None:
     """Of each kind learn.jsonl and the collection held_out; the passages held out of all are texts.jsonl."""
-    texts = []
+    sides = {}
     for kind, found in kinds.items():
         learned, kept = parted(found)
-        learned, kept = learned[:pairs], kept[:held_out]
-        if len(learned) < BATCH or len(kept) < 2:
+        sides[kind] = learned[: max(0, pairs)], kept[: max(0, held_out)]
+        count, asked = map(len, sides[kind])
+        if count < BATCH or asked < 2:
             raise InputError(
-                f"{len(learned)} pairs of {kind} to learn from and {len(kept)} held out are too few: {BATCH} "
-                "and 2 are the least. Ask for more, or take a Python whose standard library has its sources."
+                f"{count} pairs of {kind} to learn from and {asked} held out are too few: {BATCH} and 2 are "
+                "the least. Ask for more, or take a Python whose standard library has its sources."
             )
+    texts: list[str] = []
+    for kind, (learned, kept) in sides.items():
         write_files(out / kind, [*learned, *kept], len(kept), len(kept))
         print(f"{kind}: {len(learned)} pairs to learn from, {len(kept)} held out.")
         texts += [pair.passage for pair in kept]

@@ -101,3 +101,4 @@ def test_too_few_pairs_are_one_message(
     monkeypatch.setattr(example, "code_pairs", lambda: iter(()))
     assert example.main(["-o", str(tmp_path / "out")]) == 2
     assert "0 pairs of docstrings to learn from and 0 held out are too few" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
