@@ -155,6 +155,30 @@ def test_a_parameter_of_another_method_is_noted():
     assert recipe.notes == ("int8_mask is no parameter of linear and has no effect.",)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: []\nmerge_method: linear\nmerge_method: slerp",
+        "models:\n- model: a\n  parameters: {weight: 1}\n  parameters: {density: 1}\nmerge_method: ties",
+        "name: x\n---\nmodels: [{model: a, parameters: {weight: 1, \nweight: 2}}]",
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_its_line(text):
+    with pytest.raises(InputError, match=r"merge.yml, line [34]: the key '.*' stands twice. Keep one"):
+        parse_recipes(text, where="merge.yml")
+
+
+def test_aliases_and_merged_mappings_are_no_repeated_keys():
+    text = (
+        "merge_method: linear\nmodels: [{model: a, parameters: &p {weight: 1}}, {model: b, parameters: *p}]"
+    )
+    assert [dict(s.parameters) for s in parse_recipes(text)[0].slices[0].sources] == [{"weight": 1}] * 2
+    text = "merge_method: linear\nmodels: [&m {model: a, parameters: {weight: 1}}, {<<: *m, model: b}]"
+    assert len(parse_recipes(text)[0].models()) == 2
+    with pytest.raises(InputError, match="merge_method is None"):
+        parse_recipes("&a {models: *a}")
+
+
 def test_lm_cocktail_needs_examples_or_weights():
     with pytest.raises(InputError, match=r"merge\.yml: .*neither examples nor weights. Give examples: FILE"):
         parse_recipes("merge_method: lm_cocktail\nmodels: [{model: a}, {model: b}]", where="merge.yml")

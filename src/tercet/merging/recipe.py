@@ -164,6 +164,8 @@ def parse_recipes(text: str, *, where: str = "recipe") -> tuple[MergeRecipe, ...
     """The same of a text."""
     yaml = require("yaml", extra="merge", purpose="A merge recipe")
     try:
+        for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            _refuse_repeated_keys(yaml, node, where)
         documents = [one for one in yaml.safe_load_all(text) if one is not None]
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{where} is not valid YAML: {error}") from error
@@ -179,6 +181,30 @@ def parse_recipes(text: str, *, where: str = "recipe") -> tuple[MergeRecipe, ...
         for number, one in enumerate(documents, start=1)
     ]
     return _ordered(recipes, where)
+
+
+def _refuse_repeated_keys(yaml: Any, document: Any, where: str) -> None:
+    """An InputError where a mapping has a key twice, of which YAML readers drop the first in silence."""
+    open_nodes, seen = [document], set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if id(node) in seen:
+            continue  # an alias, which may lie within itself
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            open_nodes += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        keys: set[str] = set()
+        for key, value in node.value:
+            open_nodes.append(value)
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            if key.value in keys:
+                raise InputError(
+                    f"{where}, line {key.start_mark.line + 1}: the key {key.value!r} stands twice. Keep one."
+                )
+            keys.add(key.value)
 
 
 def _ordered(recipes: Sequence[MergeRecipe], where: str) -> tuple[MergeRecipe, ...]:
