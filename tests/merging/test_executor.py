@@ -183,6 +183,14 @@ def test_missing_from_the_base_needs_a_base(pair):
             "Choose a smaller epsilon",
         ),
         ("merge_method: ties\nbase_model: a\nparameters: {weight: 1, density: -1}", "a number from 0"),
+        (
+            "merge_method: breadcrumbs\nbase_model: a\nparameters: {weight: 1, density: 0.5, gamma: -0.1}",
+            "gamma is -0.1, expected a number from 0",
+        ),
+        (
+            "merge_method: della\nbase_model: a\nparameters: {weight: 1, density: 0.5, epsilon: -1}",
+            "epsilon is -1, expected a number from 0",
+        ),
         ("merge_method: sce\nbase_model: a\nparameters: {select_topk: -1}", "a number from 0"),
     ],
 )

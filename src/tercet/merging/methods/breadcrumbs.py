@@ -7,7 +7,7 @@ from tercet.merging.methods import merge_method
 from tercet.merging.task_vectors import arithmetic, by_magnitude, parameters
 
 _PARAMETERS = parameters(
-    normalize=False, rescale=False, more=(Parameter("gamma", float, 0.01, per_input=True),)
+    normalize=False, rescale=False, more=(Parameter("gamma", float, 0.01, per_input=True, least=0),)
 )
 
 

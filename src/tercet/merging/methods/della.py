@@ -13,7 +13,7 @@ from tercet.merging.methods import merge_method
 from tercet.merging.randomness import uniform
 from tercet.merging.task_vectors import arithmetic, parameters
 
-_EPSILON = Parameter("epsilon", float, 0.15, per_input=True)
+_EPSILON = Parameter("epsilon", float, 0.15, per_input=True, least=0)
 
 
 @merge_method(
