@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import tercet
 import tiny
 from in_two import in_two
 from tercet.cli.main import main
+from tercet.cli.progress import Progress
 from tercet.errors import InputError, NonFiniteError, OutputError
 from tercet.training.states import read_state
 from tercet.training.trainer import Trained, train
@@ -108,14 +110,15 @@ def test_losses_go_down_and_the_saved_model_finds_what_the_first_one_did_not(bas
 
 
 @pytest.mark.usefixtures("here")
-def test_a_run_that_was_interrupted_ends_as_an_unbroken_one(base: Path) -> None:
+@pytest.mark.parametrize("cause", [KeyboardInterrupt, SystemExit])  # Ctrl-C; SIGTERM, as the command takes it
+def test_a_run_that_was_interrupted_ends_as_an_unbroken_one(base: Path, cause: type[BaseException]) -> None:
     whole = train(recipe(base, "whole", dropout=0.1), device="cpu")
 
     def stop(step: int, steps: int, scalars: Any) -> None:
         if step == 5:
-            raise KeyboardInterrupt
+            raise cause
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(cause):
         train(recipe(base, "broken", dropout=0.1), device="cpu", progress=stop)
     assert not Path("broken").exists()
     with pytest.raises(OutputError, match="holds the states of a run"):
@@ -334,6 +337,16 @@ def test_the_command_trains_from_a_file_and_refuses_a_used_folder(
     assert "exists and is not an empty folder" in capsys.readouterr().err
     assert main(["train", "none.yaml"]) == 2
     assert "none.yaml: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_the_bar_tells_the_loss_and_the_peak_of_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe(base, steps=2)))
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "describe", lambda bar, what: said.append(what))
+    assert main(["train", "recipe.yaml", "--device", "cpu"]) == 0
+    assert len(said) == 2
+    assert all(re.fullmatch(r"Training, loss \d+\.\d{4}, peak [\d,]+ MiB", one) for one in said)
 
 
 @pytest.mark.usefixtures("here")

@@ -43,7 +43,8 @@ def train(
         def after(step: int, steps: int, scalars: Mapping[str, Any]) -> None:
             if "loss" in scalars:
                 shown.update(scalars)
-                bar.describe(f"Training, loss {scalars['loss']:.4f}")
+                peak = scalars["peak_bytes"] / 2**20
+                bar.describe(f"Training, loss {scalars['loss']:.4f}, peak {peak:,.0f} MiB")
                 bar.advance(1, int(scalars["tokens"]), step / steps)
 
         done = trainer.train(recipe, resume=resume, device=device, progress=after)
