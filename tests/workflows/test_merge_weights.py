@@ -168,6 +168,12 @@ def test_what_cannot_be_mixed_is_said_with_the_mend(stacks, tmp_path):
         mix_models(names, "encoder", [0.5, 0.5])
     with pytest.raises(InputError, match=r"model_type is 'decoder'.*tercet merge"):
         mix_models(names, "decoder", [0.5, 0.5], out)
+    with pytest.raises(InputError, match=r"a is no reranker: pass model_type='encoder'"):
+        mix_models(names, "reranker", [0.5, 0.5], out)
+    reranker = str(tiny_reranker.write_reranker(tmp_path / "r"))
+    with pytest.raises(InputError, match=r"r is a reranker: pass model_type='reranker', and models of one"):
+        mix_models_with_data([names[0], reranker], "encoder", EXAMPLES, output_path=out)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UnknownNameError, match="neg_number"):
         mix_models_with_data(names, "encoder", EXAMPLES, neg_numbr=3, output_path=out)
     with pytest.raises(InputError, match="temperature is 0"):

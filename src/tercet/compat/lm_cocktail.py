@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tercet.checkpoint.reranker_files import is_reranker
+from tercet.checkpoint.source import find
 from tercet.compat.keywords import older_keywords
 from tercet.embedder import Embedder, load
 from tercet.errors import InputError
@@ -89,7 +91,7 @@ def mix_models_with_data(
         if isinstance(value, bool) or not value > 0:
             raise InputError(f"{keyword} is {value!r}, expected a number above 0.")
     wish = ExamplesRecipe("", float(temperature), batch_size, neg_number, max_input_length)
-    losses = [example_losses(name, example_ata, wish) for name in names]
+    losses = [example_losses(find(name).folder, example_ata, wish) for name in names]
     return _mixed(names, model_type, weights_of(losses, wish.temperature), str(output_path))
 
 
@@ -103,6 +105,13 @@ def _checked(names: Sequence[str], kind: str, output_path: str | None) -> list[s
         raise InputError(f"model_names_or_paths is {names!r}, expected a list of folders or hub ids.")
     if output_path is None:
         raise InputError("output_path is needed: a mixed model is a folder here, which is then loaded.")
+    for name in names:
+        if is_reranker(find(name).folder) != (kind == "reranker"):
+            what, other = ("a", "reranker") if kind == "encoder" else ("no", "encoder")
+            raise InputError(
+                f"{name} is {what} reranker: pass model_type={other!r}, and models of one type. Nothing "
+                "was written."
+            )
     return [str(name) for name in names]
 
 
