@@ -8,24 +8,23 @@ Encoders of the same form with other names or one more part are built on this on
 
 from __future__ import annotations
 
-__all__ = ["BertEncoder", "BertLayer", "BertSizes", "LayerFactory", "table"]
+__all__ = ["BertEncoder", "BertLayer", "BertSizes", "LayerFactory"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from tercet.batch import Batch
 from tercet.encoders import ENCODERS, Target
+from tercet.encoders.layered import LayeredEncoder, table
 from tercet.errors import CheckpointError
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
 from tercet.layers.calling import direct
 from tercet.layers.embeddings import embedded
 from tercet.layers.linear import FeedForward, Linear, ThreeLinear
-from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import LayerNorm
 
 # Checkpoint name -> (parameter, which third of the fused rows)
@@ -160,7 +159,7 @@ class LayerFactory(Protocol):
         ...
 
 
-class BertEncoder(nn.Module):
+class BertEncoder(LayeredEncoder):
     """The body: embeddings and layers; no pooler, which no embedding model uses.
 
     Attributes:
@@ -177,7 +176,6 @@ class BertEncoder(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.fused = fused
-        self.mix: LayerMix | None = None
         self.word = table(sizes.vocabulary, sizes.embedding)
         self.position = table(sizes.positions, sizes.embedding)
         self.token_type = table(sizes.token_types, sizes.embedding) if sizes.token_types else None
@@ -211,28 +209,6 @@ class BertEncoder(nn.Module):
         types = None if self.token_type is None else self.token_type.weight
         first = self.sizes.first_position
         return embedded(batch, self.word.weight, self.position.weight, types, self.norm, first_position=first)
-
-    def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers, each with the prefix of its parameters."""
-        for index, layer in enumerate(self.layers):
-            yield f"layers.{index}.", layer
-
-    def forward(self, batch: Batch) -> Tensor:
-        """(tokens, hidden) of the last layer, in the dtype of the weights; of `mix` in float32 or wider."""
-        return outcome(self._states(batch), self.mix)
-
-    def _states(self, batch: Batch) -> Iterator[Tensor]:
-        """What enters the first layer, and what each gives."""
-        hidden = self.embed(batch)
-        yield hidden
-        for layer in self.layers:
-            hidden = direct(layer)(hidden, batch)
-            yield hidden
-
-
-def table(rows: int, width: int) -> nn.Embedding:
-    """An embedding that nothing initialises: random numbers on the meta device import sympy, in 1.5 s."""
-    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 @ENCODERS.register("bert")

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from tercet.batch import Batch
 from tercet.encoders import ENCODERS
-from tercet.encoders.bert import BertEncoder, BertLayer, BertSizes, table
+from tercet.encoders.bert import BertEncoder, BertLayer, BertSizes
+from tercet.encoders.layered import table
 from tercet.errors import CheckpointError
 from tercet.layers.attention import attention
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Qwen3Encoder", "Qwen3Layer"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,12 +18,11 @@ from torch.nn import functional
 from tercet.batch import Batch
 from tercet.checkpoint.decoder_files import DecoderSizes
 from tercet.encoders import ENCODERS, Target
-from tercet.encoders.bert import table
+from tercet.encoders.layered import LayeredEncoder, table
 from tercet.layers.activation import encoder_activation
 from tercet.layers.attention import attention
 from tercet.layers.calling import direct
 from tercet.layers.linear import Linear, Unbiased
-from tercet.layers.mixing import LayerMix, outcome
 from tercet.layers.norm import RMSNorm
 from tercet.layers.rotary import Rotary, turned
 
@@ -112,7 +111,7 @@ class Qwen3Layer(nn.Module):
         return gate * up
 
 
-class Qwen3Encoder(nn.Module):
+class Qwen3Encoder(LayeredEncoder):
     """The body: embeddings, layers and the norm behind them, without the head that names the next token.
 
     Every projection is a product of its own, with its weight as it lies in the file.
@@ -121,7 +120,6 @@ class Qwen3Encoder(nn.Module):
     def __init__(self, config: Mapping[str, Any], where: str) -> None:
         super().__init__()
         self.config = config
-        self.mix: LayerMix | None = None
         self.word = table(config["vocab_size"], config["hidden_size"])
         self.rotary = Rotary(config["head_dim"], config["rope_theta"])
         layers = config["num_hidden_layers"]
@@ -149,23 +147,6 @@ class Qwen3Encoder(nn.Module):
     def embed(self, batch: Batch) -> Tensor:
         """(tokens, hidden) that enter the first layer."""
         return functional.embedding(batch.token_ids, self.word.weight)
-
-    def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers, each with the prefix of its parameters."""
-        for index, layer in enumerate(self.layers):
-            yield f"layers.{index}.", layer
-
-    def forward(self, batch: Batch) -> Tensor:
-        """(tokens, hidden) behind the last norm, in the weights' dtype; of `mix` in float32 or wider."""
-        return outcome(self._states(batch), self.mix)
-
-    def _states(self, batch: Batch) -> Iterator[Tensor]:
-        """What enters the first layer, and what each gives."""
-        hidden = self.embed(batch)
-        yield hidden
-        for layer in self.layers:
-            hidden = direct(layer)(hidden, batch)
-            yield hidden
 
 
 @ENCODERS.register("qwen3")
