@@ -105,7 +105,9 @@ def test_documents_are_ranked_by_score_and_equal_ones_stay_in_order(model):
     documents = ["the cat", "a river", "the cat", "", "a river"]
     scores = model.score([("which river", text) for text in documents]).tolist()
     ranked = model.rank("which river", iter(documents))
-    assert [one.score for one in ranked] == sorted(scores, reverse=True)
+    # torch's engine rounds a pair otherwise beside others, and rank() scores a text once.
+    assert [one.score for one in ranked] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
+    assert [one.document for one in ranked] == [documents[one.index] for one in ranked]
     for text in ("the cat", "a river"):
         places = [one.index for one in ranked if one.document == text]
         assert len(places) == 2

@@ -174,6 +174,8 @@ class Reranker:
     ) -> list[Ranked]:
         """The documents by their scores for one query, best first; equal ones in the order they came in.
 
+        A text that comes twice is scored once: beside other texts an engine may round it otherwise.
+
         Args:
             query: the query.
             documents: the documents.
@@ -195,8 +197,10 @@ class Reranker:
             raise InputError(f"documents is a {kind}. Pass a list of strings, whose places are the answer.")
         top = None if top_k is None else positive_integer("top_k", top_k)
         texts = list(documents)
+        # What is no text is no key either: score() names its place.
+        distinct = list(dict.fromkeys(texts)) if all(isinstance(text, str) for text in texts) else texts
         scores = self.score(
-            [(query, text) for text in texts],
+            [(query, text) for text in distinct],
             activation=activation,
             prompt=prompt,
             prompt_name=prompt_name,
@@ -204,6 +208,8 @@ class Reranker:
             truncation=truncation,
             query_max_length=query_max_length,
         )
+        places = {text: place for place, text in enumerate(distinct)}
+        scores = scores[[places[text] for text in texts]]
         order = torch.argsort(scores, descending=True, stable=True).tolist()
         return [Ranked(index, float(scores[index]), texts[index]) for index in order[:top]]
 
