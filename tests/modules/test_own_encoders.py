@@ -87,7 +87,7 @@ def test_every_weight_counts_in_the_hash(tmp_path):
     assert len(hashes) == 2
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8-fast"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
 def test_weights_of_tokens_are_exact_whatever_the_encoder_beside_them_computes_in(precision, tmp_path):
     folder = own_encoders.write(tmp_path, "inference-free")
     found = load(folder, precision=precision).encode_query(TEXTS)
