@@ -41,6 +41,7 @@ from tercet.kernels.native import absence, library
 from tercet.model import check_encoder
 from tercet.precision.choice import Choice
 from tercet.precision.dtype import DType, Precision, Wish
+from tercet.precision.footprint import Footprint
 from tercet.precision.hardware import (
     Capability,
     Measured,
@@ -51,8 +52,8 @@ from tercet.precision.hardware import (
     schemes_to_json,
 )
 from tercet.precision.memory import device_memory, process_memory
-from tercet.precision.plan import Footprint, Plan
-from tercet.precision.plan import plan as plan_footprint
+from tercet.precision.plan import Plan
+from tercet.precision.planning import plan as plan_footprint
 from tercet.precision.scheme import Drift, Scheme
 from tercet.verdicts import Remembered, recall
 

@@ -11,7 +11,8 @@ from tercet.errors import PrecisionError
 from tercet.evaluation.spread import cosine_drift
 from tercet.kernels.native import library
 from tercet.precision.dtype import Wish
-from tercet.precision.plan import Plan, plan
+from tercet.precision.plan import Plan
+from tercet.precision.planning import plan
 
 present = pytest.mark.skipif(library() is None, reason="built without native kernels")
 TEXTS = [text for text in tiny.TEXTS if text]

@@ -28,7 +28,8 @@ from tercet.layers.linear import FeedForward
 from tercet.precision.choice import choose_scheme
 from tercet.precision.dtype import DType, Wish
 from tercet.precision.hardware import Measured
-from tercet.precision.plan import Plan, plan
+from tercet.precision.plan import Plan
+from tercet.precision.planning import plan
 
 KIND = ENGINES["native_cpu"]
 SCHEMES = KIND.schemes("cpu")

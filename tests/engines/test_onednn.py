@@ -17,7 +17,8 @@ from tercet.checkpoint.layout import open_checkpoint
 from tercet.engines import ENGINES, onednn, probing
 from tercet.engines.onednn import STATED_DRIFT, QuantisedLinear, quantise_rows
 from tercet.precision.dtype import DType, Wish
-from tercet.precision.plan import Plan, plan
+from tercet.precision.plan import Plan
+from tercet.precision.planning import plan
 from tercet.precision.scheme import Scheme
 
 F32 = DType.FLOAT32

@@ -16,7 +16,7 @@ from tercet.engines import packed as packed_module
 from tercet.engines.packed import LinearWeight, PackedEncoder, load_packed
 from tercet.layers.linear import Linear, Product, torch_product
 from tercet.precision.dtype import DType, Wish
-from tercet.precision.plan import plan
+from tercet.precision.planning import plan
 
 BATCH = Batch.from_ids([[2, 8, 9, 3], [2, 3], [2, *([10] * 40), 3], [2, 11, 3]])
 

@@ -24,7 +24,8 @@ from tercet.layers.attention import padded
 from tercet.layers.float8 import Float8Product, multiply_by_hand
 from tercet.layers.linear import Linear
 from tercet.precision.dtype import DType, Precision, Wish
-from tercet.precision.plan import Plan, plan
+from tercet.precision.plan import Plan
+from tercet.precision.planning import plan
 from tercet.precision.scheme import Scheme
 
 IDS = [[2, 8, 9, 3], [2, 3], [2, *([10] * 40), 3], [2, 11, 3]]

@@ -27,13 +27,15 @@ from tercet.evaluation.auditing.schemes import fastest_float32, plan_of
 from tercet.evaluation.auditing.timing import Timing, time_in_turns
 from tercet.evaluation.auditing.worker import Commands
 from tercet.evaluation.encoding import Encoding
+from tercet.kernels.native import library
 from tercet.planner import make_plan
 from tercet.precision.dtype import Wish
 from tercet.precision.plan import Plan
-from tercet.precision.plan import plan as plan_footprint
+from tercet.precision.planning import plan as plan_footprint
 from tercet.scoring import best
 
 COUNT, ASKED = 40, 6
+INT8_ENGINE = "onednn" if library() is None else "native_cpu"
 
 
 class Beside:
@@ -161,7 +163,8 @@ def test_float32_against_itself_drifts_by_exactly_nothing(m3_audit: AuditResult)
 
 
 @pytest.mark.parametrize(
-    ("label", "engine"), [("int8", "native_cpu"), ("int8", "onednn"), ("float16", "torch_packed")]
+    ("label", "engine"),
+    [*dict.fromkeys([("int8", INT8_ENGINE), ("int8", "onednn")]), ("float16", "torch_packed")],
 )
 def test_a_row_is_what_can_be_computed_by_hand(
     m3_audit: AuditResult, tiny_m3: Path, label: str, engine: str
@@ -213,7 +216,7 @@ def _folder(documents: dict[str, str], queries: dict[str, str], beside: Path) ->
 
 
 def test_metrics_are_those_of_tercet_evaluate(m3_audit: AuditResult, tiny_m3: Path) -> None:
-    row = of(m3_audit, "int8", "multivector", "native_cpu")
+    row = of(m3_audit, "int8", "multivector", INT8_ENGINE)
     model = tercet.load(tiny_m3, plan=scheme_plan(tiny_m3, row))
     found = tercet.evaluate(
         model, _folder(DOCUMENTS, QUERIES, tiny_m3), metrics=["ndcg@10", "recall@100", "mrr@10"]
@@ -224,7 +227,7 @@ def test_metrics_are_those_of_tercet_evaluate(m3_audit: AuditResult, tiny_m3: Pa
         ("multivector", "multivector"),
         ("combined", "hybrid"),
     ):
-        metrics = {metric.name: metric.value for metric in of(m3_audit, "int8", head, "native_cpu").metrics}
+        metrics = {metric.name: metric.value for metric in of(m3_audit, "int8", head, INT8_ENGINE).metrics}
         assert metrics == pytest.approx(dict(found[system].metrics))
 
 
@@ -236,7 +239,9 @@ def test_a_result_says_what_it_is_of_and_survives_json(m3_audit: AuditResult) ->
     assert any("no visible loss" in note for note in m3_audit.notes)
     for row in m3_audit.rows:
         if row.failure is not None:
-            assert (row.label, row.engine) == ("float16", "native_cpu")  # which few processors have
+            # Few processors have that, and without a compiler there are no kernels.
+            assert row.engine == "native_cpu"
+            assert row.label == "float16" or library() is None
             continue
         assert row.load_seconds is not None
         assert row.load_seconds > 0
@@ -253,8 +258,10 @@ def test_a_result_says_what_it_is_of_and_survives_json(m3_audit: AuditResult) ->
 
 def test_int8_is_beyond_no_visible_loss_and_the_verdict_says_by_what(m3_audit: AuditResult) -> None:
     assert m3_audit.verdict.label == "float32"
-    said = next(sentence for sentence in m3_audit.verdict.others if sentence.startswith("int8 (native_cpu)"))
-    mean = of(m3_audit, "int8", "dense", "native_cpu").drift_mean
+    said = next(
+        sentence for sentence in m3_audit.verdict.others if sentence.startswith(f"int8 ({INT8_ENGINE})")
+    )
+    mean = of(m3_audit, "int8", "dense", INT8_ENGINE).drift_mean
     assert f"cosine of dense is {mean:.2g}" in said
 
 
@@ -400,7 +407,7 @@ def test_an_interrupted_audit_goes_on_from_where_it_was(
     assert all(read_part(path)[1].texts for path in left)
     done: list[float] = []
     result = run(tiny_bert, files, progress=lambda texts, tokens, part: done.append(part or 0.0), **options)
-    schemes = {row.name for row in result.rows}
+    schemes = {row.name for row in result.rows if row.failure is None}
     # A part of queries and three of documents for each float32, the three from before counted once.
     assert len(embedded) == 4 * len(schemes)
     assert done == sorted(done)

@@ -15,7 +15,8 @@ from planned import DRIFTED, UNSEEN, capability, footprint, measured, scheme
 from tercet.errors import PrecisionError
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.footprint import predict_memory, show_bytes, weight_bytes
-from tercet.precision.plan import CPU_TOKEN_BUDGET, Plan, plan
+from tercet.precision.plan import Plan
+from tercet.precision.planning import CPU_TOKEN_BUDGET, plan
 from tercet.precision.scheme import Scheme
 
 AUTO = Wish("auto")

@@ -12,7 +12,7 @@ from tercet.errors import InputError, PrecisionError, nearest
 from tercet.precision.dtype import DType, Wish
 from tercet.precision.hardware import Capability
 from tercet.precision.plan import Plan
-from tercet.precision.plan import plan as plan_footprint
+from tercet.precision.planning import plan as plan_footprint
 from tercet.precision.scheme import Scheme
 
 
