@@ -92,7 +92,7 @@ class Subject:
             schemes={self.scheme: self.measured},
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tercet.planner.capability", lambda device=None: here)
+            patch.setattr("tercet.planner.making.capability", lambda device=None: here)
             found = tercet.plan(folder, precision=self.scheme.label, device="cpu", **options)
         assert found.scheme == self.scheme
         return found

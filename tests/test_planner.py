@@ -16,6 +16,7 @@ from tercet import planner
 from tercet.checkpoint.layout import open_checkpoint
 from tercet.engines import ENGINES
 from tercet.errors import CheckpointError, InputError, PrecisionError, UnknownNameError
+from tercet.planner import probing
 from tercet.precision.dtype import DType, Precision, Wish
 from tercet.precision.hardware import Measured
 from tercet.precision.plan import Plan
@@ -80,10 +81,10 @@ def test_refresh_probes_again_and_remembers_the_new_table(engine: Engine) -> Non
         (torch, "__version__", "9.9.9"),
         (torch, "get_num_threads", lambda: 77),
         (torch, "get_float32_matmul_precision", lambda: "medium"),
-        (planner, "device_features", lambda device: ("avx9000",)),
-        (planner, "device_name", lambda device: "another CPU"),
-        (planner, "kernels_here", lambda: "another level"),
-        (planner, "_PROBE_VERSION", 999),
+        (probing, "device_features", lambda device: ("avx9000",)),
+        (probing, "device_name", lambda device: "another CPU"),
+        (probing, "kernels_here", lambda: "another level"),
+        (probing, "_PROBE_VERSION", 999),
     ],
 )
 def test_another_machine_library_or_thread_count_is_probed_anew(
@@ -107,7 +108,7 @@ def test_an_engine_with_a_new_scheme_is_probed_anew(engine: Engine) -> None:
 def at(monkeypatch: pytest.MonkeyPatch, start: float) -> list[float]:
     """The time of day, which a test moves."""
     now = [start]
-    monkeypatch.setattr(planner, "time", lambda: now[0])
+    monkeypatch.setattr(probing, "time", lambda: now[0])
     return now
 
 

@@ -11,6 +11,7 @@ import pytest
 from planned import DRIFTED, UNSEEN, capability, measured, scheme
 from tercet import planner
 from tercet.cli.main import main
+from tercet.planner import probing
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Capability
 
@@ -43,9 +44,9 @@ def test_the_page_has_the_machine_the_table_and_what_auto_would_do(
         capability(table), features=("avx2", "avx512f"), memory_limit="the cgroup /sys/fs/cgroup/job"
     )
     calls = install(monkeypatch, found)
-    monkeypatch.setattr(planner, "library", lambda: None)
+    monkeypatch.setattr(probing, "library", lambda: None)
     monkeypatch.setattr(
-        planner,
+        probing,
         "absence",
         lambda: (
             "this installation was built without a C++ compiler; install one (Debian: "

@@ -11,8 +11,8 @@ import pytest
 import tercet
 import tiny_reranker
 from planned import DRIFTED, UNSEEN, capability, measured
-from tercet import planner
 from tercet.cli.main import main
+from tercet.planner import making
 from tercet.precision.dtype import DType
 from tercet.precision.plan import Plan
 
@@ -24,7 +24,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         DType.BFLOAT16: measured(0.25, DRIFTED),
         DType.FLOAT16: measured(4.0, UNSEEN),
     }
-    monkeypatch.setattr(planner, "capability", lambda device=None: capability(rows))
+    monkeypatch.setattr(making, "capability", lambda device=None: capability(rows))
 
 
 def test_the_page_names_the_model_and_the_reasons(

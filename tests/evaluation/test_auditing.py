@@ -374,8 +374,8 @@ def test_a_verdict_is_of_one_weights_hash_one_torch_and_one_engine_level(
     assert make_plan(open_checkpoint(find(other))).float32_layers == ()
     here = tercet.probe("cpu")
     with monkeypatch.context() as patch:
-        patch.setattr("tercet.planner.kernels_here", lambda: "another level")
-        patch.setattr("tercet.planner.capability", lambda device: here)
+        patch.setattr("tercet.planner.making.kernels_here", lambda: "another level")
+        patch.setattr("tercet.planner.making.capability", lambda device: here)
         assert make_plan(open_checkpoint(find(folder))).float32_layers == ()
 
 
