@@ -4,13 +4,14 @@ from __future__ import annotations
 
 __all__ = ["layers_table", "rankings_table", "tensors_table", "texts_table"]
 
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from tercet.evaluation.audit_report import wording
 from tercet.evaluation.audit_report.markup import Cell, Column, Markup, element, table
 from tercet.evaluation.audit_report.schemes import View, head_title
 from tercet.evaluation.audit_report.tables import number, scheme_cell
-from tercet.evaluation.audit_result import LayerRow, RankChange, TensorRow
+from tercet.evaluation.audit_result import AuditRow, LayerRow, RankChange, TensorRow
 
 _MOST_TENSORS = 40
 _MOST_TEXTS, _MOST_TEXTS_OF_HEADS = 3, 2
@@ -104,62 +105,67 @@ def _tensor(row: TensorRow, rows: list[TensorRow]) -> list[Cell]:
 def texts_table(view: View) -> Markup | None:
     """The texts that drift most in each scheme and head, by their beginning; None where none was measured."""
     most = _MOST_TEXTS if len(view.heads) == 1 else _MOST_TEXTS_OF_HEADS
-    groups = []
-    for scheme in view.running:
-        lines = [(row, text) for row in scheme.rows.values() for text in row.worst_texts[:most]]
-        group = []
-        for place, (row, text) in enumerate(lines):
-            cells = [scheme_cell(scheme, len(lines))] if place == 0 else []
-            cells += [
-                Cell(head_title(row.head)),
+    columns = [Column("Drift", "1 − cos"), Column("Text", number=False), Column("It begins", number=False)]
+
+    def lines(row: AuditRow) -> list[list[Cell]]:
+        return [
+            [
                 number(wording.drift(text.drift)),
                 Cell(element("code", {}, wording.excerpt(text.id, 60)), note="name"),
                 Cell(wording.excerpt(text.text), note="wide"),
             ]
-            group.append(cells)
-        if group:
-            groups.append(group)
-    if not groups:
-        return None
-    columns = [
-        Column("Scheme", number=False),
-        Column("Head", number=False),
-        Column("Drift", "1 − cos"),
-        Column("Text", number=False),
-        Column("It begins", number=False),
-    ]
-    return table("worst-texts", "Texts.", "Those whose vectors drift most.", columns, groups)
+            for text in row.worst_texts[:most]
+        ]
+
+    return _by_scheme(view, "worst-texts", "Texts.", "Those whose vectors drift most.", columns, lines)
 
 
 def rankings_table(view: View) -> Markup | None:
     """The queries whose rankings change most, document by document; None where none was kept."""
-    groups = []
-    for scheme in view.running:
-        lines = [(row.head, change) for row in scheme.rows.values() for change in row.rank_changes]
-        group = []
-        for place, (head, change) in enumerate(lines):
-            cells = [scheme_cell(scheme, len(lines))] if place == 0 else []
-            cells += [
-                Cell(head_title(head)),
-                Cell(element("code", {}, wording.excerpt(change.query, 60)), note="name"),
-                number(wording.share(change.rank_biased_overlap)),
-                Cell(_moves(change), note="wide"),
-            ]
-            group.append(cells)
-        if group:
-            groups.append(group)
-    if not groups:
-        return None
     columns = [
-        Column("Scheme", number=False),
-        Column("Head", number=False),
         Column("Query", number=False),
         Column("RBO", "p = 0.9"),
         Column("Documents that move", "rank before → rank after", number=False),
     ]
-    return table(
-        "rankings", "Rankings.", "The queries whose first ten documents change most.", columns, groups
-    )
+
+    def lines(row: AuditRow) -> list[list[Cell]]:
+        return [
+            [
+                Cell(element("code", {}, wording.excerpt(change.query, 60)), note="name"),
+                number(wording.share(change.rank_biased_overlap)),
+                Cell(_moves(change), note="wide"),
+            ]
+            for change in row.rank_changes
+        ]
+
+    caption = "The queries whose first ten documents change most."
+    return _by_scheme(view, "rankings", "Rankings.", caption, columns, lines)
+
+
+def _by_scheme(
+    view: View,
+    name: str,
+    title: str,
+    caption: str,
+    columns: Sequence[Column],
+    lines: Callable[[AuditRow], Sequence[Sequence[Cell]]],
+) -> Markup | None:
+    """A table of what `lines` finds in the rows of each scheme, beside scheme and head; None for nothing."""
+    groups = []
+    for scheme in view.running:
+        found = [(row.head, line) for row in scheme.rows.values() for line in lines(row)]
+        if found:
+            first = [scheme_cell(scheme, len(found))]
+            groups.append(
+                [
+                    [*(first if place == 0 else []), Cell(head_title(head)), *line]
+                    for place, (head, line) in enumerate(found)
+                ]
+            )
+    if not groups:
+        return None
+    names = [Column("Scheme", number=False), Column("Head", number=False)]
+    return table(name, title, caption, [*names, *columns], groups)
 
 
 def _moves(change: RankChange) -> str:

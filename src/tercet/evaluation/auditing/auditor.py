@@ -5,48 +5,41 @@ from __future__ import annotations
 __all__ = ["audit"]
 
 import logging
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-
-from tercet.checkpoint.layout import Checkpoint, open_checkpoint
+from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.source import find
-from tercet.errors import InputError, PrecisionError, UnknownNameError, nearest
-from tercet.evaluation.audit_result import AUDIT_VERSION, AuditResult, AuditRow, Verdict
+from tercet.errors import PrecisionError
+from tercet.evaluation.audit_result import AuditResult, AuditRow
+from tercet.evaluation.auditing.asked import check_dimensions, check_drift, head_names
 from tercet.evaluation.auditing.budget import DEFAULT_BUDGET, Budget
 from tercet.evaluation.auditing.layers import Layers, layers_to_keep, look_at_layers, tensor_rows
 from tercet.evaluation.auditing.process import WorkerFailed
+from tercet.evaluation.auditing.provenance import describe_machine, describe_versions, notes_of, store_key
 from tercet.evaluation.auditing.running import Run
-from tercet.evaluation.auditing.schemes import Contender, contenders, fastest_float32, plan_of
+from tercet.evaluation.auditing.saving import save_verdict
+from tercet.evaluation.auditing.schemes import Contender, contenders, fastest_float32, float64_plan, plan_of
 from tercet.evaluation.auditing.store import Store
 from tercet.evaluation.auditing.storing import stored_rows
-from tercet.evaluation.auditing.texts import AuditTexts, open_texts
+from tercet.evaluation.auditing.texts import open_texts
 from tercet.evaluation.auditing.verdict import decide
-from tercet.evaluation.encoding import Encoding, text_identity
-from tercet.evaluation.metrics import METRICS_VERSION, parse_metrics
+from tercet.evaluation.encoding import Encoding
+from tercet.evaluation.metrics import parse_metrics
 from tercet.evaluation.samples import sample_batches
-from tercet.heads import named_outputs
-from tercet.planner import capability, capability_for, kernels_here, with_float32_layers
+from tercet.planner import capability, capability_for, with_float32_layers
 from tercet.precision.dtype import DType
-from tercet.precision.hardware import Capability
 from tercet.precision.plan import Plan
-from tercet.precision.scheme import Drift
 from tercet.quantization.stored import stored_precision
 from tercet.scoring.hybrid import Weights
 from tercet.signatures import refuse_unknown_keywords
-from tercet.text.tokenizer import Tokenizer
-from tercet.verdicts import Remembered, remember
 
 DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10")
 logger = logging.getLogger(__name__)
 
-_REFERENCES = ("float64", "float32")
 _LOOKED_AT = 64  # texts that are followed through the layers
 
 
@@ -121,7 +114,7 @@ def audit(
 
         check_report(Path(report))
     names = tuple(str(metric) for metric in parse_metrics(metrics))
-    _check(reference, sample)
+    check_drift(reference, sample)
     stored = tuple(dict.fromkeys(stored_precision(name) for name in output_dtypes))
     shorter = tuple(dict.fromkeys(dimensions))
     data = open_texts(texts, queries, qrels, ignore_missing=ignore_missing)
@@ -130,13 +123,13 @@ def audit(
     source = find(model, revision=revision, token=token, local_files_only=local_files_only, confirm=confirm)
     checkpoint = open_checkpoint(source, pooling=pooling)
     available = checkpoint.footprint().outputs
-    heads = available if outputs is None else _heads(outputs, available, checkpoint)
-    _check_dimensions(shorter, checkpoint, heads)
+    heads = available if outputs is None else head_names(outputs, available, checkpoint)
+    check_dimensions(shorter, checkpoint, heads)
     here = capability_for(checkpoint, capability(device))
     encoding = Encoding(heads, query_prompt, document_prompt, max_length)
     asked = contenders(checkpoint, here, None if precisions is None else list(precisions), outputs=heads)
     float32 = plan_of(checkpoint, here, fastest_float32(here), outputs=heads)
-    exact = None if reference == "float32" else _exact(checkpoint, here, heads)
+    exact = None if reference == "float32" else float64_plan(checkpoint, here, outputs=heads)
     settings: dict[str, Any] = {
         "reference": reference,
         "sample": sample,
@@ -154,8 +147,8 @@ def audit(
         "ignore_missing": ignore_missing,
     }
     sha256 = checkpoint.weights_hash()
-    machine = _machine(here)
-    store = Store(_key(checkpoint, sha256, data, machine, settings))
+    machine = describe_machine(here)
+    store = Store(store_key(checkpoint, sha256, data, machine, settings))
     earlier = store.seconds
     if store.resumed:
         logger.info("going on with the audit in %s, after %.0f s", store.folder, earlier)
@@ -194,12 +187,12 @@ def audit(
             tick=lambda: work.advance(0, 0),
         )
     verdict = decide(rows, rows[0].name, wanted)
-    notes = _notes(run, data, reference, judged, verdict)
+    notes = notes_of(run, data, reference, judged, verdict)
     if save:
-        notes = (*notes, _save(checkpoint, here, rows, verdict, heads, data))
+        notes = (*notes, save_verdict(checkpoint, here, rows, verdict, heads, data))
     result = AuditResult(
         machine=machine,
-        versions=_versions(),
+        versions=describe_versions(),
         model=checkpoint.name,
         weights_sha256=sha256,
         texts={
@@ -225,38 +218,6 @@ def audit(
     return result
 
 
-def _save(
-    checkpoint: Checkpoint,
-    here: Capability,
-    rows: Sequence[AuditRow],
-    verdict: Verdict,
-    outputs: tuple[str, ...],
-    data: AuditTexts,
-) -> str:
-    """Remembers the verdict; a sentence about that."""
-    if not verdict.decided:
-        return "The verdict was not saved: the times are uncertain. Audit again when the machine is quiet."
-    by_name = {(scheme.label, scheme.engine): scheme for scheme in here.schemes}
-    when = f"{data.num_documents:,} documents, {date.today().isoformat()}"
-    drifts = {
-        by_name[row.label, row.engine]: Drift(row.drift_mean, row.drift_worst, f"audited on {when}")
-        for row in rows
-        if row.head == outputs[0] and not row.float32_layers
-        if row.drift_mean is not None and row.drift_worst is not None
-    }
-    said = Remembered(
-        scheme=by_name[verdict.label, verdict.engine],
-        float32_layers=verdict.float32_layers,
-        outputs=outputs,
-        reason=verdict.reason,
-        when=when,
-        drifts=drifts,
-    )
-    if not remember(checkpoint, here.device, kernels_here(), said):
-        return "The verdict was not saved: the cache folder cannot be written."
-    return "The verdict was saved: `auto` follows it for these weights on this machine."
-
-
 class _Work:
     """How far an audit is."""
 
@@ -270,48 +231,6 @@ class _Work:
         self._done += texts
         if self._progress is not None:
             self._progress(texts, tokens, min(1.0, self._done / self._texts))
-
-
-def _check(reference: str, sample: int) -> None:
-    if reference not in _REFERENCES:
-        raise UnknownNameError(f"reference is {reference!r}. {nearest(str(reference), _REFERENCES)}")
-    if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
-        raise InputError(f"sample is {sample!r}; at least one text must go through float64.")
-
-
-def _check_dimensions(dimensions: Sequence[int], checkpoint: Checkpoint, heads: tuple[str, ...]) -> None:
-    widest = min(checkpoint.dense_dim, checkpoint.truncate_dim or checkpoint.dense_dim)
-    for wanted in dimensions:
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-            raise InputError(f"dimensions: {wanted!r} is no number of dimensions. Give some, such as 256.")
-        if "dense" in heads and wanted > widest:
-            raise InputError(
-                f"dimensions: {wanted} were asked for; the dense vectors of {checkpoint.name} have {widest}."
-            )
-
-
-def _heads(
-    outputs: str | Sequence[str], available: tuple[str, ...], checkpoint: Checkpoint
-) -> tuple[str, ...]:
-    asked = named_outputs(outputs)
-    for name in asked:
-        if name not in available:
-            raise UnknownNameError(f"{checkpoint.name} has no output {name!r}. {nearest(name, available)}")
-    if not asked:
-        raise InputError(f"outputs is empty; name some of {', '.join(available)}.")
-    return tuple(name for name in available if name in asked)
-
-
-def _exact(checkpoint: Checkpoint, here: Capability, outputs: tuple[str, ...]) -> Plan:
-    found = [
-        scheme for scheme, measured in here.schemes.items() if scheme.label == "float64" and measured.runs
-    ]
-    if not found:
-        raise PrecisionError(
-            f"float64 does not run on {here.device}. Compare with float32: --reference float32 "
-            "(reference='float32')."
-        )
-    return plan_of(checkpoint, here, found[0], outputs=outputs, output=DType.FLOAT64)
 
 
 def _all_rows(run: Run, asked: Sequence[Contender], float32: Plan) -> list[AuditRow]:
@@ -370,65 +289,3 @@ def _mixed_rows(
         if kept:
             found += run.rows(with_float32_layers(plan, run.checkpoint, kept))
     return found
-
-
-def _machine(here: Capability) -> dict[str, Any]:
-    return {
-        "device": here.device,
-        "name": here.name,
-        "threads": here.threads,
-        "features": list(here.features),
-        "kernels": kernels_here(),
-        "total_bytes": here.total_bytes,
-    }
-
-
-def _versions() -> dict[str, str]:
-    from tercet import __version__
-
-    return {"tercet": __version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _key(
-    checkpoint: Checkpoint,
-    sha256: str,
-    data: AuditTexts,
-    machine: dict[str, Any],
-    settings: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that decides a finished row. Which precisions are asked for, and the budget, do not."""
-    free = ("budget", "precisions", "output_dtypes", "dimensions")
-    return {
-        "audit_version": AUDIT_VERSION,
-        "metrics_version": METRICS_VERSION,
-        "weights_sha256": sha256,
-        "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.modules],
-        "truncate_dim": checkpoint.truncate_dim,
-        "text": text_identity(checkpoint, Tokenizer.open(checkpoint)),
-        "data": data.sha256,
-        "machine": {name: value for name, value in machine.items() if name != "total_bytes"},
-        "versions": _versions(),
-        "settings": {name: value for name, value in settings.items() if name not in free},
-    }
-
-
-def _notes(run: Run, data: AuditTexts, reference: str, judged: bool, verdict: Verdict) -> tuple[str, ...]:
-    notes = list(data.notes)
-    if reference == "float64":
-        notes.append(
-            f"Drift is told against float64, on a sample of {len(run.sample_documents):,} of "
-            f"{data.num_documents:,} documents and {len(run.sample_queries):,} of {len(data.queries):,} "
-            "queries."
-        )
-    else:
-        notes.append("Drift is told against float32, on every text.")
-    if not data.queries:
-        notes.append(f"No queries were given: {len(run.queries.ids):,} documents stand for them.")
-    if not judged:
-        notes.append("No judgements were given, so there are no metrics.")
-    notes.append("Rankings are compared with float32's over all documents.")
-    if verdict.budget == str(Budget.parse(DEFAULT_BUDGET, judged=False)):
-        notes.append("The budget is no visible loss: a mean 1 - cosine of at most 5e-6, and at worst 5e-5.")
-    if not verdict.decided:
-        notes.append("Others used the machine while schemes were timed: speeds are uncertain.")
-    return tuple(notes)

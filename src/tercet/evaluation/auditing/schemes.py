@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Contender", "contenders", "fastest_float32", "plan_of"]
+__all__ = ["Contender", "contenders", "fastest_float32", "float64_plan", "plan_of"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -106,3 +106,22 @@ def fastest_float32(capability: Capability) -> Scheme:
             "Run `tercet doctor --refresh`, or choose another device."
         )
     return min(found, key=lambda scheme: found[scheme])
+
+
+def float64_plan(checkpoint: Checkpoint, capability: Capability, *, outputs: tuple[str, ...]) -> Plan:
+    """The plan of float64, which drift is told against; its vectors come out in float64, too.
+
+    Raises:
+        PrecisionError: it does not run here.
+    """
+    found = [
+        scheme
+        for scheme, measured in capability.schemes.items()
+        if scheme.label == "float64" and measured.runs
+    ]
+    if not found:
+        raise PrecisionError(
+            f"float64 does not run on {capability.device}. Compare with float32: --reference float32 "
+            "(reference='float32')."
+        )
+    return plan_of(checkpoint, capability, found[0], outputs=outputs, output=DType.FLOAT64)
