@@ -8,6 +8,7 @@ import tercet
 import tiny_reranker
 from tercet import embedder
 from tercet.cli.commands import evaluate as evaluate_command
+from tercet.cli.evaluation_report import sentences
 from tercet.cli.main import main
 from tercet.cli.progress import Progress
 
@@ -60,7 +61,7 @@ def test_people_see_the_precision_by_the_name_that_they_asked_for_it_by(
     assert report.model is not None
     for variant, shown in (("int8-fast", "int8-fast (native_cpu)"), (None, "int8 (native_cpu)")):
         scheme = {**report.model["scheme"], "dtype": "int8", "variant": variant, "engine": "native_cpu"}
-        lines = evaluate_command._sentences(replace(report, model={**report.model, "scheme": scheme}))
+        lines = sentences(replace(report, model={**report.model, "scheme": scheme}))
         assert any(f": {shown} on cpu" in line for line in lines)
 
 
