@@ -150,6 +150,61 @@ def test_a_value_that_does_not_fit_is_refused(setting, parameter, message):
         evaluate(setting, "a", 0, parameter, "merge.yml")
 
 
+FILTERED = "[{filter: mlp, value: [0.1, much]}, {value: 1}]"
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "place"),
+    [
+        (
+            "models: [{model: a}, {model: b, parameters: {weight: VALUE}}]",
+            "much",
+            "models[1]: weight is 'much'",
+        ),
+        ("models: [{model: a, parameters: {weight: VALUE}}]", FILTERED, "models[0]: weight is 'much'"),
+        ("models: [{model: a, parameters: {weight: VALUE}}]", "[{vale: 1}]", "models[0]: weight has"),
+        (
+            "slices: [{sources: [{model: a, layer_range: [0, 2], parameters: {weight: VALUE}}]}]",
+            "[1, x]",
+            "slices[0].sources[0]: weight is 'x', expected a number",
+        ),
+        (
+            "slices: [{sources: [{model: a, layer_range: [0, 2]}], parameters: {normalize: VALUE}}]",
+            "2",
+            "slices[0]: normalize is 2, expected true or false",
+        ),
+        (
+            "modules: {x: {models: [{model: a, parameters: {weight: VALUE}}]}}",
+            ".nan",
+            "modules.x, models[0]: w",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_by_the_place_where_it_stands(form, value, place):
+    with pytest.raises(InputError) as caught:
+        parse_recipes(f"merge_method: linear\n{form.replace('VALUE', value)}", where="merge.yml")
+    assert str(caught.value).startswith(f"merge.yml, {place}")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value"),
+    [
+        ("ties", "density", "50"),
+        ("dare_linear", "density", "[0.5, 50]"),
+        ("della", "density", "[{filter: mlp, value: 50}, {value: 0.5}]"),
+        ("sce", "select_topk", "50"),
+    ],
+)
+def test_a_share_above_one_keeps_everything_and_is_noted_with_its_place(method, name, value):
+    text = f"merge_method: {method}\nbase_model: a\nmodels: [{{model: b, parameters: {{{name}: {value}}}}}]"
+    [note] = parse_recipes(text, where="merge.yml")[0].notes
+    assert note == (
+        f"merge.yml, models[0]: {name} is 50. It is a share: from 1 on, as in mergekit, everything is kept. "
+        f"Write {name}: 0.5 for half."
+    )
+    assert not parse_recipes(text.replace("50", "1.0"))[0].notes
+
+
 def test_a_parameter_of_another_method_is_noted():
     [recipe] = parse_recipes(LINEAR + "parameters: {int8_mask: true}")
     assert recipe.notes == ("int8_mask is no parameter of linear and has no effect.",)

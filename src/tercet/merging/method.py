@@ -132,6 +132,7 @@ class Parameter:
         default: its value where the recipe has none; `REQUIRED` for an error.
         per_input: whether each input has its own.
         least: the smallest number that it may be; None for any.
+        share: whether it is the part of all entries that is kept, which larger numbers than 1 do not change.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Parameter:
     default: Any = REQUIRED
     per_input: bool = False
     least: float | None = None
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from tercet.extras import require
 from tercet.merging.examples_recipe import ExamplesRecipe, parse_examples
 from tercet.merging.method import Method
 from tercet.merging.methods import METHODS
+from tercet.merging.settings import scalars
 from tercet.merging.tokenizer_recipe import TokenizerRecipe, parse_tokenizer
 from tercet.precision.dtype import DType
 
@@ -362,10 +363,16 @@ def _parameters(entry: Mapping[str, Any], method: Method, where: str, notes: lis
         return {}
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: parameters is {given!r}, expected names and values.")
-    known = {parameter.name for parameter in method.parameters}
+    known = {parameter.name: parameter for parameter in method.parameters}
     others = {one.name for name in METHODS.names() for one in METHODS[name].parameters} | _IDLE_PARAMETERS
     for name in given:
         if name in known:
+            values = list(scalars(given[name], known[name], where))
+            if known[name].share and (above := [one for one in values if one is not None and one > 1]):
+                notes.append(
+                    f"{where}: {name} is {above[0]:g}. It is a share: from 1 on, as in mergekit, everything "
+                    f"is kept. Write {name}: 0.5 for half."
+                )
             continue
         if name not in others:
             raise UnknownNameError(f"{where}: there is no parameter {name!r}. {nearest(str(name), known)}")

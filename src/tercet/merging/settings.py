@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluate", "resolve"]
+__all__ = ["evaluate", "resolve", "scalars"]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tercet.errors import InputError
@@ -30,15 +30,38 @@ def evaluate(setting: Any, tensor: str, t: float, parameter: Parameter, where: s
     if not any(isinstance(one, Mapping) for one in setting) and parameter.kind is not str:
         return _gradient([scalar(one, parameter, where) for one in setting], t)
     for one in setting:
-        if not isinstance(one, Mapping) or set(one) - {"value", "filter"} or "value" not in one:
-            raise InputError(
-                f"{where}: {parameter.name} has {one!r} in a list with filters. Each entry is {{filter: part "
-                "of a name, value: ...}, the last one may leave the filter out."
-            )
+        _check_entry(one, parameter, where)
         wanted = one.get("filter")
         if wanted is None or wanted == "*" or (tensor and str(wanted) in tensor):
             return evaluate(one["value"], tensor, t, parameter, where)
     return None
+
+
+def scalars(setting: Any, parameter: Parameter, where: str) -> Iterator[Any]:
+    """Every scalar of a setting that `evaluate` could give for some tensor, in the parameter's own type.
+
+    Raises:
+        InputError: one of them, or the form of the setting, does not fit.
+    """
+    if isinstance(setting, Mapping):
+        setting = [setting]
+    if not isinstance(setting, list):
+        yield scalar(setting, parameter, where)
+    elif not any(isinstance(one, Mapping) for one in setting) and parameter.kind is not str:
+        for one in setting:
+            yield scalar(one, parameter, where)
+    else:
+        for one in setting:
+            _check_entry(one, parameter, where)
+            yield from scalars(one["value"], parameter, where)
+
+
+def _check_entry(one: Any, parameter: Parameter, where: str) -> None:
+    if not isinstance(one, Mapping) or set(one) - {"value", "filter"} or "value" not in one:
+        raise InputError(
+            f"{where}: {parameter.name} has {one!r} in a list with filters. Each entry is {{filter: part "
+            "of a name, value: ...}, the last one may leave the filter out."
+        )
 
 
 def resolve(

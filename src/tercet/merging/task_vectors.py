@@ -29,7 +29,7 @@ def parameters(*, normalize: bool, rescale: bool, more: Sequence[Parameter] = ()
     """The parameters that all kinds share, with the defaults in which they differ."""
     return (
         Parameter("weight", float, per_input=True),
-        Parameter("density", float, 1.0, per_input=True, least=0),
+        Parameter("density", float, 1.0, per_input=True, least=0, share=True),
         Parameter("normalize", bool, normalize),
         Parameter("rescale", bool, rescale),
         Parameter("lambda", float, 1.0),

@@ -15,7 +15,11 @@ _SMALLEST = 1e-6
 
 
 @merge_method(
-    "sce", parameters=(Parameter("select_topk", float, 1.0, least=0), Parameter("int8_mask", bool, False))
+    "sce",
+    parameters=(
+        Parameter("select_topk", float, 1.0, least=0, share=True),
+        Parameter("int8_mask", bool, False),
+    ),
 )
 def sce(task: Task) -> Steps:
     """Select, calculate, erase (Wan et al. 2024).
