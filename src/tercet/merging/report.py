@@ -46,7 +46,7 @@ class TensorReport:
 
     @property
     def delta_error(self) -> float:
-        """Length of the error by the length of what was changed; 0 where the error is."""
+        """Length of the error by the length of what was changed; 0 without an error, inf without a change."""
         return _part(self.error_squares, self.delta_squares)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,9 +83,17 @@ class MergeReport:
         )
 
     def worst(self, count: int = 5) -> Iterable[TensorReport]:
-        """The tensors with the largest delta error, the worst first."""
-        merged = [one for one in self.tensors if not one.copied]
-        return sorted(merged, key=lambda one: (-one.delta_error, one.name))[:count]
+        """The tensors with the largest delta error, the worst first.
+
+        One in which nothing was changed has no such error, however it was rounded: those come last, by their
+        relative error.
+        """
+
+        def order(one: TensorReport) -> tuple[bool, float, str]:
+            unchanged = math.isinf(one.delta_error)
+            return unchanged, -(one.relative_error if unchanged else one.delta_error), one.name
+
+        return sorted((one for one in self.tensors if not one.copied), key=order)[:count]
 
     def to_json(self) -> dict[str, Any]:
         """For merge_report.json."""
