@@ -255,6 +255,41 @@ def test_a_check_reads_headers_alone(stacks, tmp_path):
         check_merge(linear(tmp_path, stacks[0], tmp_path / "c"))
 
 
+def test_a_check_says_that_something_is_in_the_way(stacks, tmp_path):
+    path, out = linear(tmp_path, *stacks), tmp_path / "out"
+    for free in (None, out, str(out)):
+        assert check_merge(path, free).notes == ()
+    out.mkdir()
+    assert check_merge(path, out).notes == ()
+    (out / "config.json").write_text("{}")
+    [note] = check_merge(path, out).notes
+    assert note.startswith(f"{out} exists and is not an empty folder: name a new one, or merge with --overwr")
+    [note] = check_merge(path, path).notes
+    assert note == f"{path} is a file, where the result needs a folder: name another place."
+
+
+@pytest.mark.parametrize("settings", ["encoder", "reranker"])
+@pytest.mark.parametrize("missing", ["average", "drop"])
+def test_a_check_finds_a_classifier_that_does_not_fit_the_settings(settings, missing, tmp_path):
+    encoder = tiny.write_checkpoint(tmp_path / "encoder", "roberta")
+    reranker = tiny_reranker.write_reranker(tmp_path / "reranker", "roberta")
+    text = f"missing: {missing}\nsettings_from: {tmp_path / settings}"
+    path = linear(tmp_path, reranker, encoder, more=text)
+    if (settings, missing) in (("encoder", "drop"), ("reranker", "average")):
+        check_merge(path)
+        merge(path, tmp_path / "out")
+        return
+    with pytest.raises(CheckpointError) as caught:
+        check_merge(path)
+    said = {
+        "encoder": f"the classifier of the reranker {reranker} and the settings of {encoder}, which know "
+        f"none, and could not be opened. Write settings_from: {reranker} for a reranker, or missing: drop",
+        "reranker": f"the settings of the reranker {reranker} without its classifier, and could not be "
+        f"opened. Write missing: average for a reranker, or settings_from: {encoder} for an encoder.",
+    }
+    assert said[settings] in str(caught.value)
+
+
 def test_adapters_that_are_not_there_or_alone_are_refused_with_the_mend(stacks, tmp_path):
     with pytest.raises(InputError, match=r"no folder lora.*hf download"):
         check_merge(linear(tmp_path, Path(f"{stacks[0]}+lora"), stacks[1]))

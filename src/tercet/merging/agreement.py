@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["check_agreement"]
+__all__ = ["check_agreement", "check_classifier"]
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tercet.checkpoint.hashing import hash_file
@@ -13,7 +13,7 @@ from tercet.checkpoint.paths import inside
 from tercet.checkpoint.sentence_files import read_sentence_settings
 from tercet.checkpoint.stack import read_stack
 from tercet.errors import CheckpointError
-from tercet.merging.folder import ModelFolder
+from tercet.merging.folder import ENCODER, ModelFolder
 from tercet.merging.tokenizer_file import read_tokenizer
 
 # Settings of config.json by which the same weights mean something else.
@@ -71,6 +71,43 @@ def check_agreement(
         if vocabularies and other is not donor:
             notes += _compare_vocabularies(donor, other)
     return notes
+
+
+def check_classifier(donor: ModelFolder, models: Sequence[ModelFolder], encoder: Iterable[str]) -> None:
+    """Of a reranker and an encoder: the result's weights must be of the kind that its settings say.
+
+    Args:
+        donor: whose settings the result has.
+        models: all of the merge.
+        encoder: names of the tensors that the result's encoder will have.
+
+    Raises:
+        CheckpointError: there will be a classifier that the settings do not know, or none where they want it.
+    """
+    made = any(map(_of_classifier, encoder))
+    if made == _has_classifier(donor):
+        return
+    other = next((one.name for one in models if _has_classifier(one) == made), None)
+    if made:
+        raise CheckpointError(
+            f"The result would have the classifier of the reranker {other} and the settings of {donor.name}, "
+            f"which know none, and could not be opened. Write settings_from: {other} for a reranker, or "
+            "missing: drop for an encoder."
+        )
+    mend = "" if other is None else f", or settings_from: {other} for an encoder"
+    raise CheckpointError(
+        f"The result would have the settings of the reranker {donor.name} without its classifier, and could "
+        f"not be opened. Write missing: average for a reranker{mend}."
+    )
+
+
+def _has_classifier(model: ModelFolder) -> bool:
+    part = model.parts.get(ENCODER)
+    return part is not None and any(_of_classifier(info.name) for info in part.tensors.values())
+
+
+def _of_classifier(name: str) -> bool:
+    return "classifier." in name
 
 
 def _check_width(left: ModelFolder, right: ModelFolder) -> None:

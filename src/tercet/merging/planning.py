@@ -14,7 +14,7 @@ import torch
 
 from tercet.checkpoint.header import TensorInfo
 from tercet.errors import CheckpointError, InputError
-from tercet.merging.agreement import check_agreement
+from tercet.merging.agreement import check_agreement, check_classifier
 from tercet.merging.folder import ENCODER, ModelFolder
 from tercet.merging.method import Method, Parameter, Task
 from tercet.merging.methods import METHODS
@@ -151,6 +151,8 @@ def plan_merge(recipe: MergeRecipe, models: Mapping[ModelName, ModelFolder]) -> 
             + "\nSay what to do with them: missing: base (that of the base model), drop, or average (the "
             "mean of those that have it)."
         )
+    encoder = [tensor.name for tensor in planned if tensor.part == ENCODER]
+    check_classifier(donor, list(models.values()), encoder)
     for tensor in planned:
         _begin(tensor)
     if gathered is not None:

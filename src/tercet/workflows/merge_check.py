@@ -85,7 +85,7 @@ class MergeCheck:
 @refuse_unknown_keywords
 def check_merge(
     recipe: str | Path | MergeRecipe,
-    out: str | Path = ".",
+    out: str | Path | None = None,
     *,
     token: str | None = None,
     local_files_only: bool = False,
@@ -96,7 +96,8 @@ def check_merge(
 
     Args:
         recipe: a YAML file as mergekit has them, or one that was read.
-        out: where the result would lie: its disk is looked at.
+        out: where the result would lie: its disk is looked at, and whether anything is in the way; None for
+            the disk of the current folder alone.
         token, local_files_only, cache_folder, confirm: for models of the hub, as in `tercet.load`.
 
     Raises:
@@ -117,8 +118,19 @@ def check_merge(
     dtypes: dict[str, int] = {}
     for tensor in last.tensors:
         dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.task.numbers
-    needed, free = disk_bytes(plans), free_disk_bytes(Path(out))
+    needed, free = disk_bytes(plans), free_disk_bytes(Path(out or "."))
     trial, memory = _FLOAT32 * sum(dtypes.values()), host_memory().free_bytes
+    if (
+        out is not None
+        and (taken := Path(out)).exists()
+        and not (taken.is_dir() and not any(taken.iterdir()))
+    ):
+        notes.append(
+            f"{out} exists and is not an empty folder: name a new one, or merge with --overwrite "
+            "(overwrite=True), which replaces all that it holds."
+            if taken.is_dir()
+            else f"{out} is a file, where the result needs a folder: name another place."
+        )
     if needed > free:
         notes.append(f"The disk has {show_bytes(free)} free, too little for {show_bytes(needed)}.")
     working = max((_working(plan) for plan in plans), default=0)

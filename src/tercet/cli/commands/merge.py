@@ -145,7 +145,7 @@ def merge(
         )
     confirm = shared.confirmation("A model of the recipe", yes=yes)
     if checking:
-        place = arguments[2] if len(arguments) == 3 else "."
+        place = arguments[2] if len(arguments) == 3 else None
         check = check_merge(arguments[1], place, token=token, local_files_only=offline, confirm=confirm)
         print(json.dumps(check.to_json(), indent=2, ensure_ascii=False) if as_json else _check_page(check))
         return
