@@ -23,6 +23,7 @@ from tercet.compat.flag_options import (
 from tercet.embedder.options import positive_integer
 from tercet.embeddings.arrays import to_numpy
 from tercet.embeddings.ragged import cast
+from tercet.errors import CheckpointError
 from tercet.signatures import refuse_unknown_keywords
 from tercet.text.tokenizer import Tokenizer
 
@@ -107,6 +108,11 @@ class FlagModel(NoProcesses):
             trust_remote_code=trust_remote_code,
             cache_dir=cache_dir,
         )
+        if "dense" not in self.embedder.outputs:
+            raise CheckpointError(
+                f"{model_name_or_path} makes {', '.join(self.embedder.outputs)} vectors, and FlagModel dense "
+                "ones. Open it with tercet.load, or give a pooling_method such as 'cls'."
+            )
         self.target_devices = [self.embedder.plan.device]
 
     @property

@@ -5,16 +5,17 @@ from __future__ import annotations
 __all__ = ["Loaded"]
 
 import logging
-from collections.abc import Callable
+from functools import partial
 from typing import Generic, Self, TypeVar
 
 import torch
 
 from tercet.compat.absent import Absences
+from tercet.compat.right_class import named
 from tercet.compat.sentence_options import Device
 from tercet.embedder import Embedder
 from tercet.embedder.options import limited, positive_integer
-from tercet.errors import InputError, UnknownNameError, nearest
+from tercet.errors import CheckpointError, InputError, UnknownNameError, nearest
 from tercet.model import position_limit
 from tercet.precision.hardware import find_device
 from tercet.reranker import Reranker
@@ -23,6 +24,8 @@ from tercet.text.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", Embedder, Reranker)
+# What says where a model is.
+_HUB = ("revision", "token", "local_files_only", "cache_folder")
 
 
 class Loaded(Absences, Generic[M]):
@@ -33,10 +36,14 @@ class Loaded(Absences, Generic[M]):
         default_prompt_name: which of them is taken where none is asked for.
     """
 
-    def __init__(self, load: Callable[..., M], *, precision: object, device: Device | None) -> None:
-        self._load: Callable[..., M] = load
+    def __init__(self, load: partial[M], *, precision: object, device: Device | None) -> None:
+        self._load: partial[M] = load
         self._precision = precision
-        self._model: M = load(precision=precision, device=device)
+        try:
+            self._model: M = load(precision=precision, device=device)
+        except CheckpointError as error:
+            hub = {key: load.keywords[key] for key in _HUB if key in load.keywords}
+            raise named(error, type(self).__name__, load.args[0], hub) from error
         self._max_length: int | None = None
         self.prompts: dict[str, str] = {}
         self.default_prompt_name: str | None = None

@@ -17,6 +17,7 @@ from tercet.checkpoint.layout import open_checkpoint
 from tercet.checkpoint.source import find
 from tercet.compat.keywords import older_keywords
 from tercet.compat.loaded import Loaded
+from tercet.compat.right_class import named
 from tercet.compat.sentence_inputs import Texts, as_texts
 from tercet.compat.sentence_options import (
     Device,
@@ -120,7 +121,11 @@ class SparseEncoder(Loaded[Embedder]):
             "local_files_only": local_files_only,
             "cache_folder": cache_folder,
         }
-        opening = partial(load, name, outputs="sparse", pooling=_pooling(name, hub), **hub)
+        try:
+            pooling = _pooling(name, hub)
+        except CheckpointError as error:
+            raise named(error, "SparseEncoder", name, hub) from error
+        opening = partial(load, name, outputs="sparse", pooling=pooling, **hub)
         super().__init__(
             opening, precision=wish.precision, device=device if wish.device is None else wish.device
         )
@@ -429,7 +434,7 @@ def _pooling(name: str | Path, hub: Mapping[str, Any]) -> str | None:
         return "splade"
     raise CheckpointError(
         f"{checkpoint.name} makes {', '.join(checkpoint.outputs)} vectors, and no module of it makes sparse "
-        "ones; none is added here, for its weights would be random. Open it with SentenceTransformer."
+        "ones; none is added here, for its weights would be random."
     )
 
 
