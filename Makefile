@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers unit compat slow twins wheels bench bench-short stacks merges clean
+.PHONY: demo test lint types layers unit portable compat slow twins wheels bench bench-short stacks merges clean
 
 KERNELS := setup.py $(wildcard src/tercet/kernels/cpp/*)
 
@@ -32,6 +32,10 @@ layers: $(READY)
 
 unit: $(READY)
 	$(BIN)/pytest
+
+# The suite once more as a machine without a compiler runs it: on torch alone.
+portable: $(READY)
+	TERCET_KERNELS=none $(BIN)/pytest
 
 # The peers' public examples and tests of encoding and scoring, against tercet.compat, and how many pass.
 compat: $(READY)
