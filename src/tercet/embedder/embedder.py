@@ -6,8 +6,7 @@ __all__ = ["Embedder"]
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +14,14 @@ import torch
 
 from tercet.batch import Batch
 from tercet.checkpoint.layout import Checkpoint
-from tercet.embedder.finishing import check_finite, on_cpu
-from tercet.embedder.flight import Flight, Made
+from tercet.embedder.finishing import finished
+from tercet.embedder.flight import Flight
 from tercet.embedder.gathering import gathered
 from tercet.embedder.options import Asked, Call, OnTruncate, check, limited, saved_prompt
+from tercet.embedder.provenance import provenance
 from tercet.embedder.recomputing import not_finite, recomputed
-from tercet.embedder.texts import checked, excerpt, one_window, windows
+from tercet.embedder.texts import checked, excerpt, one_window
+from tercet.embedder.tokenising import tokenised_windows
 from tercet.embeddings import Embeddings
 from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
@@ -246,33 +247,10 @@ class Embedder:
         task: str | None = None,
     ) -> dict[str, Any]:
         """Everything that decides a vector's value, JSON-safe: model, hash, plan, prompt, lengths."""
-        from tercet import __version__
-
         asked = Asked(outputs, prompt, prompt_name, max_length, dimensions, normalize)
         call = self._call(replace(asked, task=task, max_active_dims=max_active_dims))
-        checkpoint, route = self.checkpoint, call.options.route
-        return {
-            "tercet": __version__,
-            "torch": torch.__version__,
-            "model": checkpoint.name,
-            "revision": checkpoint.revision,
-            "weights_sha256": checkpoint.weights_hash(),
-            "architecture": checkpoint.branch(route).architecture,
-            "layout": checkpoint.layout,
-            "modules": [{"kind": spec.kind, **spec.config} for spec in checkpoint.chain(route)],
-            "route": route,
-            "precision": self.plan.precision.to_json(),
-            "plan": self.plan.to_json(),
-            "float32_layers": list(self.member(route)._engine.float32_layers),
-            "outputs": list(call.options.outputs),
-            "prompt": call.prompt,
-            "max_length": call.max_length,
-            "dimensions": call.options.dimensions,
-            "truncate_dim": checkpoint.truncate_dim,
-            "normalize": call.options.normalize,
-            "max_active_dims": call.options.max_active_dims or checkpoint.max_active_dims,
-            **({} if checkpoint.late is None else {"task": call.task, "late": asdict(checkpoint.late)}),
-        }
+        engine = self.member(call.options.route)._engine
+        return provenance(self.checkpoint, self.plan, call, engine.float32_layers)
 
     def _call(self, asked: Asked) -> Call:
         usual = self.max_length
@@ -316,29 +294,11 @@ class Embedder:
     def _begun(self, texts: Iterator[str], call: Call) -> Iterator[Callable[[], Embeddings]]:
         """What gives each batch's embeddings."""
         done = cut = 0
-        for window, encoded in self._windows(texts, call):
+        for window, encoded in tokenised_windows(texts, partial(self._tokenised, call=call)):
             yield from self._batches(window, encoded, done, call)
             done += len(window)
             cut += sum(encoded.truncated)
         _tell_of_cuts(cut, done, call)
-
-    def _windows(self, texts: Iterator[str], call: Call) -> Iterator[tuple[list[str], Encoded]]:
-        """Each window of texts with its token ids; the next one is tokenised while this one is embedded."""
-        coming_windows = windows(texts)
-        window = next(coming_windows, None)
-        following = next(coming_windows, None)
-        if window is None or following is None:
-            if window is not None:
-                yield window, self._tokenised(window, call)
-            return
-        # The caller's thread reads the texts: what they come from may belong to it.
-        with ThreadPoolExecutor(1, thread_name_prefix="tercet-tokenizer") as beside:
-            encoded = self._tokenised(window, call)
-            while following is not None:
-                coming = beside.submit(self._tokenised, following, call)
-                yield window, encoded
-                window, encoded, following = following, coming.result(), next(coming_windows, None)
-            yield window, encoded
 
     def _tokenised(self, window: list[str], call: Call) -> Encoded:
         if self._late is not None:
@@ -375,7 +335,9 @@ class Embedder:
         def land() -> Embeddings:
             landed = flight.land()
             # What is not finite is computed once more, and then in float32.
-            return at_once() if landed is None else self._finished(landed, batch.lengths, truncated, first)
+            if landed is None:
+                return at_once()
+            return finished(landed, batch.lengths, truncated, self.plan.precision.output, first=first)
 
         return land
 
@@ -395,35 +357,8 @@ class Embedder:
                     hidden, batch, bad, checkpoint=self.checkpoint, scheme=self.plan.scheme, first=first
                 )
             made = self._heads(hidden, batch.to(self._engine.device), call.options, prompt_tokens)
-        return self._finished(made, batch.lengths, truncated, first, bad)
-
-    def _finished(
-        self,
-        made: Made,
-        lengths: tuple[int, ...],
-        truncated: list[bool],
-        first: int,
-        again: Sequence[int] = (),
-    ) -> Embeddings:
-        """One batch's embeddings of what the heads made: on the CPU, in the output dtype, finite.
-
-        `again`: which of its texts were computed again in float32.
-        """
         output = self.plan.precision.output
-        flags = torch.zeros(len(lengths), dtype=torch.bool)
-        if again:
-            flags[list(again)] = True
-        dense, sparse, multivector = made
-        result = Embeddings(
-            dense=on_cpu(dense, output.torch),
-            sparse=on_cpu(sparse, output.torch),
-            multivector=on_cpu(multivector, output.torch),
-            num_tokens=torch.tensor(lengths, dtype=torch.int64),
-            truncated=torch.tensor(truncated, dtype=torch.bool),
-            recomputed=flags,
-        )
-        check_finite(result, first, output)
-        return result
+        return finished(made, batch.lengths, truncated, output, first=first, again=bad)
 
 
 def _tell_of_cuts(cut: int, texts: int, call: Call) -> None:

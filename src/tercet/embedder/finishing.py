@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["all_finite", "check_finite", "on_cpu"]
+__all__ = ["all_finite", "finished"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import overload
 
@@ -12,20 +12,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tercet.embedder.flight import Made
 from tercet.embeddings import Embeddings, MultiVectors, SparseVectors
 from tercet.errors import NonFiniteError
 from tercet.precision.dtype import DType
 
 
+def finished(
+    made: Made,
+    lengths: Sequence[int],
+    truncated: list[bool],
+    output: DType,
+    *,
+    first: int,
+    again: Sequence[int] = (),
+) -> Embeddings:
+    """One batch's embeddings of what the heads made: on the CPU, in the output dtype, finite.
+
+    Args:
+        made: dense, sparse and multi-vector outputs.
+        lengths: tokens of each text.
+        truncated: which texts were cut.
+        output: the dtype of the results.
+        first: number of the batch's first text.
+        again: which of its texts were computed again in float32.
+
+    Raises:
+        NonFiniteError: naming the first text of which a value is not finite.
+    """
+    flags = torch.zeros(len(lengths), dtype=torch.bool)
+    if again:
+        flags[list(again)] = True
+    dense, sparse, multivector = made
+    result = Embeddings(
+        dense=_on_cpu(dense, output.torch),
+        sparse=_on_cpu(sparse, output.torch),
+        multivector=_on_cpu(multivector, output.torch),
+        num_tokens=torch.tensor(lengths, dtype=torch.int64),
+        truncated=torch.tensor(truncated, dtype=torch.bool),
+        recomputed=flags,
+    )
+    _check_finite(result, first, output)
+    return result
+
+
 @overload
-def on_cpu(vectors: None, dtype: torch.dtype) -> None: ...
+def _on_cpu(vectors: None, dtype: torch.dtype) -> None: ...
 @overload
-def on_cpu(vectors: Tensor, dtype: torch.dtype) -> Tensor: ...
+def _on_cpu(vectors: Tensor, dtype: torch.dtype) -> Tensor: ...
 @overload
-def on_cpu(vectors: SparseVectors, dtype: torch.dtype) -> SparseVectors: ...
+def _on_cpu(vectors: SparseVectors, dtype: torch.dtype) -> SparseVectors: ...
 @overload
-def on_cpu(vectors: MultiVectors, dtype: torch.dtype) -> MultiVectors: ...
-def on_cpu(
+def _on_cpu(vectors: MultiVectors, dtype: torch.dtype) -> MultiVectors: ...
+def _on_cpu(
     vectors: Tensor | SparseVectors | MultiVectors | None, dtype: torch.dtype
 ) -> Tensor | SparseVectors | MultiVectors | None:
     """One output on the CPU in the dtype of results, in memory that holds nothing else; None of None."""
@@ -37,13 +76,13 @@ def on_cpu(
         weights = vectors.weights.to("cpu", dtype)
         return SparseVectors(vectors.token_ids.cpu(), weights, vectors.offsets.cpu(), vectors.vocabulary)
     if isinstance(vectors, MultiVectors):
-        rows = on_cpu(vectors.vectors, dtype)
+        rows = _on_cpu(vectors.vectors, dtype)
         return vectors if rows is vectors.vectors else MultiVectors(rows, vectors.offsets.cpu())
     # The first columns of wider rows, not normalised, would hold the others in memory.
     return vectors.to("cpu", dtype).contiguous()
 
 
-def check_finite(result: Embeddings, first: int, output: DType) -> None:
+def _check_finite(result: Embeddings, first: int, output: DType) -> None:
     """An error that names the first text of which a value is not finite.
 
     Args:
