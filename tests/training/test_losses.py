@@ -14,10 +14,12 @@ from torch.nn import functional
 from largest_tensor import LargestTensor
 from loss_samples import SCORES, TEACHER, outputs_of_scores, random_outputs
 from tercet.errors import InputError, NonFiniteError, UnknownNameError
+from tercet.training.logits import make_term
 from tercet.training.losses import LOSSES, RERANKER_LOSSES, make_loss, make_reranker_loss
 from tercet.training.losses.flops import flops
 from tercet.training.objective import Objective, Term
 from tercet.training.outputs import Outputs
+from tercet.training.recipe import LossRecipe
 from tercet.training.scores import scores
 from tercet.training.targets import LossValue, Targets
 
@@ -445,6 +447,20 @@ def test_a_head_that_is_not_there_is_an_error():
             "no option 'scale'",
         ),
         (lambda: make_reranker_loss("cross_entropy"), "Did you mean 'reranker_cross_entropy'"),
+        (
+            lambda: make_loss("cross_entropy"),
+            "loss named 'cross_entropy'. Did you mean 'cosent'. Losses of an",
+        ),
+        (
+            lambda: make_loss("reranker_binari"),
+            "no loss named 'reranker_binari'. Did you mean 'reranker_binary'",
+        ),
+        (lambda: make_reranker_loss("infonce"), "no loss named 'infonce'. Did you mean 'info_nce'"),
+        (
+            lambda: make_loss("reranker_binary"),
+            "'reranker_binary' is not an embedder's, which is needed here",
+        ),
+        (lambda: make_reranker_loss("cosent"), "'cosent' is not a reranker's, which is needed here"),
         (lambda: Objective([]), "at least one loss"),
         (lambda: Objective([Term("a", make_loss("m3"))] * 2), "one name"),
     ],
@@ -454,9 +470,14 @@ def test_wrong_settings_are_named(call, words):
         call()
 
 
-def test_unknown_names_are_their_own_error():
-    with pytest.raises(UnknownNameError):
-        make_loss("infonce")
+@pytest.mark.parametrize("make", [make_loss, make_reranker_loss])
+def test_unknown_names_are_their_own_error_with_the_losses_of_both_kinds(make):
+    with pytest.raises(UnknownNameError) as caught:
+        make("xyz")
+    of_embedders, of_rerankers = ", ".join(LOSSES.names()), ", ".join(RERANKER_LOSSES.names())
+    assert str(caught.value) == (
+        f"There is no loss named 'xyz'. Losses of an embedder: {of_embedders}; of a reranker: {of_rerankers}."
+    )
     assert "info_nce" not in RERANKER_LOSSES
 
 
@@ -493,3 +514,20 @@ def test_the_page_of_losses_names_them_all():
         re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in page.splitlines() if row[:3] == "| `"))
     )
     assert named == {*LOSSES.names(), *RERANKER_LOSSES.names()}
+
+
+@pytest.mark.parametrize(
+    ("name", "of_labels", "of_scores"),
+    [
+        ("info_nce", "cosent", "kl_div or margin_mse"),
+        ("reranker_cross_entropy", "reranker_binary", "reranker_distillation"),
+    ],
+)
+def test_what_no_loss_learns_from_is_answered_with_one_of_its_kind(name, of_labels, of_scores):
+    objective = Objective([Term("a", make_term(LossRecipe(name=name)))])
+    queries, passages = random_outputs(2, 1, 0)
+    for known, kind in (("labels", of_labels), ("scores", of_scores)):
+        with pytest.raises(
+            InputError, match=rf"\(a\) learns from them\. Add one that does, such as {kind}, or"
+        ):
+            objective(queries, passages, Targets(**{known: torch.zeros(2, 1)}))

@@ -381,10 +381,22 @@ def test_what_a_first_stage_found_is_ranked_anew_as_evaluate_does(tmp_path: Path
     assert 0 < done.best["chosen"] < 1
 
 
+@pytest.mark.usefixtures("here")
+def test_a_reranker_given_the_loss_of_an_embedder_is_told_the_losses_of_rerankers() -> None:
+    model = tiny_reranker.write_reranker(Path("reranker"))
+    with pytest.raises(InputError) as caught:
+        train(recipe(model, losses=[{"name": "info_nce"}]), device="cpu")
+    assert str(caught.value) == (
+        "reranker is a reranker, and info_nce is a loss of embedders. Take a loss of rerankers "
+        "(reranker_binary, reranker_cross_entropy, reranker_distillation), or another model."
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"losses": [{"name": "reranker_binary"}, {"name": "cosent"}]}, "A run trains one of the two"),
+        ({"losses": [{"name": "reranker_binary"}, {"name": "cosent"}]}, "reranker_binary is a reranker's an"),
+        ({"losses": [{"name": "cross_entropy"}]}, "of a reranker: reranker_binary, reranker_cross_entropy"),
         ({"losses": [{"name": "reranker_binary", "head": "dense"}]}, "leave head out"),
         ({"losses": [{"name": "reranker_cross_entrpy"}]}, "Did you mean 'reranker_cross_entropy'"),
         ({"losses": [{"name": "info_nce"}], "reranker": {}}, "none of the losses is a reranker's"),

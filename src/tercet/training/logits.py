@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["is_of_rerankers", "make_term"]
+__all__ = ["is_of_rerankers", "make_term", "refuse_rerankers"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tercet.errors import InputError
+from tercet.checkpoint.layout import open_checkpoint
+from tercet.checkpoint.reranker_files import is_reranker
+from tercet.checkpoint.source import find
+from tercet.errors import CheckpointError, InputError
 from tercet.training.losses import (
     RERANKER_LOSSES,
     Known,
@@ -17,7 +20,7 @@ from tercet.training.losses import (
     make_reranker_loss,
 )
 from tercet.training.outputs import Outputs
-from tercet.training.recipe import LossRecipe
+from tercet.training.recipe import LossRecipe, TrainRecipe
 from tercet.training.scores import Head
 from tercet.training.targets import LossValue, Targets
 
@@ -60,12 +63,31 @@ def is_of_rerankers(losses: Sequence[LossRecipe]) -> bool:
     Raises:
         InputError: some of the losses are a reranker's, and some an embedder's.
     """
-    found = {_is_of_reranker(one) for one in losses}
+    found = {_is_of_reranker(one): one.name for one in losses}
     if len(found) > 1:
         raise InputError(
-            "losses: some are a reranker's (reranker_…) and some an embedder's. A run trains one of the two."
+            f"losses: {found[True]} is a reranker's and {found[False]} an embedder's. A run trains one of "
+            "the two; leave one out."
         )
-    return found == {True}
+    return True in found
+
+
+def refuse_rerankers(recipe: TrainRecipe) -> None:
+    """An error where the losses are an embedder's, and the model is a reranker.
+
+    Raises:
+        InputError: it is one; the message has the losses of rerankers.
+    """
+    source = find(recipe.model, revision=recipe.revision)
+    if not is_reranker(source):
+        return
+    try:
+        open_checkpoint(source, pooling=recipe.pooling)  # one named as a reranker may have no classifier
+    except CheckpointError as error:
+        raise InputError(
+            f"{recipe.model} is a reranker, and {recipe.losses[0].name} is a loss of embedders. Take a loss "
+            f"of rerankers ({', '.join(RERANKER_LOSSES.names())}), or another model."
+        ) from error
 
 
 def _is_of_reranker(recipe: LossRecipe) -> bool:

@@ -62,13 +62,17 @@ class Objective:
     def _check_used(self, targets: Targets) -> None:
         used = {kind for term in self.terms for kind in term.loss.uses}
         names = ", ".join(term.name for term in self.terms)
+        # logits have no heads
+        graded, scored = ("cosent", "kl_div or margin_mse")
+        if not self.heads:
+            graded, scored = ("reranker_binary", "reranker_distillation")
         if targets.labels is not None and "labels" not in used:
             raise InputError(
                 f"The batch has labels, and none of its losses ({names}) learns from them. Add one that "
-                "does, such as cosent, or leave the labels out."
+                f"does, such as {graded}, or leave the labels out."
             )
         if targets.scores is not None and "scores" not in used:
             raise InputError(
                 f"The batch has a teacher's scores, and none of its losses ({names}) learns from them. Add "
-                "one that does, such as kl_div or margin_mse, or leave the scores out."
+                f"one that does, such as {scored}, or leave the scores out."
             )

@@ -20,6 +20,7 @@ from tercet.precision.dtype import DType
 from tercet.training.card import model_card
 from tercet.training.data import TrainingBatch
 from tercet.training.data.batch import Prompts
+from tercet.training.logits import refuse_rerankers
 from tercet.training.lora import save_adapters
 from tercet.training.losses import make_loss
 from tercet.training.model import open_trainable
@@ -44,6 +45,7 @@ class EmbeddingSubject:
     """
 
     def __init__(self, recipe: TrainRecipe) -> None:
+        refuse_rerankers(recipe)
         self.recipe = recipe
         heads = {
             head for one in recipe.losses for head in make_loss(one.name, one.options, head=one.head).heads

@@ -18,7 +18,8 @@ __all__ = [
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, Literal, Protocol
+from difflib import get_close_matches
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from tercet.training.scores import Head
 from tercet.training.targets import LossValue, Targets
 
 Known = Literal["scores", "labels"]
+L = TypeVar("L")
 
 
 class Loss(Protocol):
@@ -79,7 +81,7 @@ def make_loss(name: str, options: Mapping[str, Any] | None = None, *, head: Head
         UnknownNameError: no such loss or option; the message gives the nearest.
         InputError: an option that the loss cannot use.
     """
-    kind = LOSSES[name]
+    kind = _found(LOSSES, name, "an embedder's")
     given = dict(options or {})
     known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     inner = given.get("loss")
@@ -97,8 +99,27 @@ def make_loss(name: str, options: Mapping[str, Any] | None = None, *, head: Head
 
 def make_reranker_loss(name: str, options: Mapping[str, Any] | None = None) -> RerankerLoss:
     """The reranker's loss of this name with these options; errors as `make_loss`."""
-    loss: RerankerLoss = _made("reranker loss", name, RERANKER_LOSSES[name], dict(options or {}))
+    loss: RerankerLoss = _made(
+        "reranker loss", name, _found(RERANKER_LOSSES, name, "a reranker's"), dict(options or {})
+    )
     return loss
+
+
+def _found(registry: Registry[L], name: str, whose: str) -> L:
+    """The loss of this name; an error names the losses of both kinds, each with what it is for."""
+    if name in registry:
+        return registry[name]
+    embedders, rerankers = LOSSES.names(), RERANKER_LOSSES.names()
+    every = f"Losses of an embedder: {', '.join(embedders)}; of a reranker: {', '.join(rerankers)}."
+    if name in (*embedders, *rerankers):
+        raise UnknownNameError(f"The loss {name!r} is not {whose}, which is needed here. {every}")
+    # the kind that was asked for comes first: of names that are as near, the first is taken
+    own = registry.names()
+    close = get_close_matches(str(name), own, n=1) or get_close_matches(
+        str(name), [*embedders, *rerankers], n=1
+    )
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise UnknownNameError(f"There is no loss named {name!r}. {hint}{every}")
 
 
 def _made(what: str, name: str, kind: type[Any], given: Mapping[str, Any]) -> Any:
