@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tercet.checkpoint.header import TensorInfo
-from tercet.checkpoint.module_files import module_settings, nothing_left
+from tercet.checkpoint.module_files import module_settings, nothing_left, only_known
 from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
-from tercet.errors import CheckpointError, nearest
+from tercet.errors import CheckpointError
 
 _LOGITS = "causal_logits"
 _ELSE = "Use sentence-transformers' CrossEncoder for this model."
@@ -162,12 +162,7 @@ def read_chat(
     start = f"{relative}/" if relative else ""
     path = inside(folder, f"{start}{_TRANSFORMER}", said_by="modules.json")
     settings = read_json_object(path) if path.is_file() else {}
-    for key in settings:
-        if key not in _KNOWN:
-            raise CheckpointError(
-                f"{path}: the setting {key!r} is not known, so it is not known what it changes. "
-                f"{nearest(key, _KNOWN)} Remove it if it does not matter."
-            )
+    only_known(path, settings, _KNOWN, {})
     for key, wanted in (("transformer_task", "text-generation"), ("module_output_name", _LOGITS)):
         if settings.get(key, None if key == "transformer_task" else wanted) != wanted:
             raise CheckpointError(

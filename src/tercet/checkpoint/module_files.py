@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["SENTENCE", "module_settings", "module_weights", "nothing_left", "only_about"]
+__all__ = ["SENTENCE", "module_settings", "module_weights", "nothing_left", "only_about", "only_known"]
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,31 @@ def nothing_left(path: Path, config: Mapping[str, Any], known: set[str]) -> None
             f"{path}: the setting {name!r} is not known, so it is not known what it changes. "
             f"{nearest(name, known)}"
         )
+
+
+def only_known(
+    path: Path,
+    settings: Mapping[str, Any],
+    known: Collection[str],
+    only: Mapping[str, tuple[object, ...]],
+    *,
+    of: str = "",
+) -> None:
+    """An error for a setting of a Transformer that is not known, or has another value than those of `only`.
+
+    `of` stands in the message before what is supported.
+    """
+    for key, value in settings.items():
+        if key not in known:
+            raise CheckpointError(
+                f"{path}: the setting {key!r} is not known, so it is not known what it changes. "
+                f"{nearest(key, known)} Remove it if it does not matter."
+            )
+        if key in only and value not in only[key]:
+            raise CheckpointError(
+                f"{path}: {key!r} is {value!r}; {of}only {only[key][0]!r} is supported. "
+                "Use sentence-transformers for this model."
+            )
 
 
 def module_weights(

@@ -1,8 +1,6 @@
 """A folder of a reranker -> Checkpoint: an encoder with a classification head, as transformers saves it.
 
-So bge-reranker, and the CrossEncoder folders of sentence-transformers, whose settings have moved over time:
-`sbert_ce_default_activation_function` in config.json (before 4), `sentence_transformers.activation_fn` there
-(4 and 5), `activation_fn` in config_sentence_transformers.json (6).
+So bge-reranker, and the CrossEncoder folders of sentence-transformers, some of which end in other modules.
 """
 
 from __future__ import annotations
@@ -14,42 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tercet.checkpoint.classification_head import HEADS, head_tensors, num_labels
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
 from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
-from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.logit_score import LogitStack, head_rows, logit_stack, read_chat
 from tercet.checkpoint.paths import inside, read_json_file, read_json_object
+from tercet.checkpoint.reranker_settings import TOP, read_activation, read_settings, settings_of
 from tercet.checkpoint.sentence_files import SentenceSettings, read_sentence_settings, text_limit
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.stack import Stack, read_stack
 from tercet.checkpoint.token_modules import LAYER_POOLING
 from tercet.checkpoint.weights import Weights, find_weights
 from tercet.checkpoint.widths import check_widths
-from tercet.errors import CheckpointError, nearest
-
-# architecture -> (the layer behind the first token, its activation, the layer that makes logits)
-_HEADS = {
-    "bert": ("pooler.dense", "tanh", "classifier"),
-    "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
-    "xlm-roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
-    "mpnet": ("classifier.dense", "tanh", "classifier.out_proj"),
-    "electra": ("classifier.dense", "gelu", "classifier.out_proj"),
-    "distilbert": ("pre_classifier", "relu", "classifier"),
-}
-_MOST_LABELS = 1 << 16
-_TOP, _TRANSFORMER = "config_sentence_transformers.json", "sentence_bert_config.json"
-# What sentence_bert_config.json may say; another value would change what comes out.
-_ONLY: Mapping[str, tuple[object, ...]] = {
-    "transformer_task": ("sequence-classification",),
-    "module_output_name": ("scores",),
-    "modality_config": ({"text": {"method": "forward", "method_output_name": "logits"}},),
-    "processing_kwargs": (None, {}),
-    "query_expansion": (None, False),
-    "query_length": (None,),
-    "document_length": (None,),
-}
-_SETTINGS = {*_ONLY, "max_seq_length", "do_lower_case", "unpad_inputs"}
+from tercet.errors import CheckpointError
 
 
 def open_reranker(source: Source | str | Path) -> Checkpoint:
@@ -76,29 +52,29 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
     where = folder / f"{start}config.json"
     _refuse_decoders(where)
     architecture, config = read_encoder_config(folder, place)
-    if architecture not in _HEADS:
+    if architecture not in HEADS:
         raise CheckpointError(
             f"{where} describes a model of type {architecture!r}, of which no reranker is known. "
-            f"Supported: {', '.join(_HEADS)}."
+            f"Supported: {', '.join(HEADS)}."
         )
-    top = _object(folder, _TOP)
+    top = _object(folder, TOP)
     if (kind := top.get("model_type") or "CrossEncoder") != "CrossEncoder":
         raise CheckpointError(
-            f"{folder / _TOP}: this is a {kind}, not a CrossEncoder: it has no head that scores a pair. "
+            f"{folder / TOP}: this is a {kind}, not a CrossEncoder: it has no head that scores a pair. "
             "Open it with tercet.load."
         )
-    settings = _settings(folder, start, top)
+    settings = read_settings(folder, start, top)
 
     weights = find_weights(folder, place, source.remote)
-    head, rest = _head(folder, architecture, weights.tensors)
-    labels = _labels(where, config, head["out.weight"])
+    head, rest = head_tensors(folder, architecture, weights.tensors)
+    labels = num_labels(where, config, head["out.weight"])
     spec = ModuleSpec(
         "classification",
         weights.files[0].name,
         {
             "labels": labels,
-            "hidden_activation": _HEADS[architecture][1],
-            "activation": _activation(folder, where, config, top),
+            "hidden_activation": HEADS[architecture][1],
+            "activation": read_activation(folder, where, config, top),
         },
         head,
     )
@@ -117,7 +93,7 @@ def is_reranker(source: Source | str | Path) -> bool:
     if not isinstance(source, Source):
         source = Source(Path(source), str(source), None)
     folder = source.folder
-    kind = _object(folder, _TOP).get("model_type")
+    kind = _object(folder, TOP).get("model_type")
     if kind is not None:
         return bool(kind == "CrossEncoder")
     if inside(folder, "modules.json", said_by="modules.json").is_file():
@@ -155,7 +131,7 @@ def _stack(source: Source) -> Stack:
 def _open_stack(source: Source, stack: Stack) -> Checkpoint:
     """A CrossEncoder of Transformer, Pooling, and modules that end in a Dense of scores."""
     folder, place = source.folder, stack.encoder_path
-    top = _object(folder, _TOP)
+    top = _object(folder, TOP)
     start = f"{place}/" if place else ""
     where = folder / f"{start}config.json"
     _refuse_decoders(where)
@@ -177,7 +153,10 @@ def _open_stack(source: Source, stack: Stack) -> Checkpoint:
     settings = read_sentence_settings(folder, place)
     weights = find_weights(folder, place, source.remote)
     last = stack.modules[-1]
-    ending = {"labels": last.config["out_features"], "activation": _activation(folder, where, config, top)}
+    ending = {
+        "labels": last.config["out_features"],
+        "activation": read_activation(folder, where, config, top),
+    }
     modules = (*stack.modules[:-1], replace(last, config={**last.config, **ending}))
     return _described(source, place, architecture, config, settings, weights, modules, stack.notes)
 
@@ -187,7 +166,7 @@ def _open_logit_score(source: Source, stack: LogitStack) -> Checkpoint:
     folder, place = source.folder, stack.encoder_path
     start = f"{place}/" if place else ""
     where = folder / f"{start}config.json"
-    top = _object(folder, _TOP)
+    top = _object(folder, TOP)
     architecture, config = read_encoder_config(folder, place)
     if architecture not in DECODERS:
         raise CheckpointError(
@@ -195,7 +174,7 @@ def _open_logit_score(source: Source, stack: LogitStack) -> Checkpoint:
             f"{', '.join(DECODERS)} is known. Use sentence-transformers' CrossEncoder for this model."
         )
     found, chat = read_chat(folder, place, _object(folder, f"{start}tokenizer_config.json"))
-    settings = _checked(folder, folder / f"{start}{_TRANSFORMER}", found, top)
+    settings = settings_of(folder, start, found, top)
     weights = find_weights(folder, place, source.remote)
     head, name = head_rows(folder, stack, config, weights.tensors)
     rest = {stored: info for stored, info in weights.tensors.items() if stored != name}
@@ -203,7 +182,7 @@ def _open_logit_score(source: Source, stack: LogitStack) -> Checkpoint:
         "labels": 1,
         "true": stack.true,
         "false": stack.false,
-        "activation": _activation(folder, where, config, top),
+        "activation": read_activation(folder, where, config, top),
         "chat": chat,
     }
     spec = ModuleSpec("logit_score", stack.where, ending, {"head": head}, as_stored=("head",))
@@ -268,93 +247,3 @@ def _refuse_decoders(where: Path) -> None:
 def _object(folder: Path, relative: str) -> dict[str, Any]:
     path = inside(folder, relative, said_by="modules.json")
     return read_json_object(path) if path.is_file() else {}
-
-
-def _settings(folder: Path, start: str, top: Mapping[str, Any]) -> SentenceSettings:
-    path, found = folder / f"{start}{_TRANSFORMER}", _object(folder, f"{start}{_TRANSFORMER}")
-    for key, value in found.items():
-        if key not in _SETTINGS:
-            raise CheckpointError(
-                f"{path}: the setting {key!r} is not known, so it is not known what it changes. "
-                f"{nearest(key, _SETTINGS)} Remove it if it does not matter."
-            )
-        if key in _ONLY and value not in _ONLY[key]:
-            raise CheckpointError(
-                f"{path}: {key!r} is {value!r}; of a reranker only {_ONLY[key][0]!r} is supported. "
-                "Use sentence-transformers for this model."
-            )
-    return _checked(folder, path, found, top)
-
-
-def _checked(folder: Path, path: Path, found: Mapping[str, Any], top: Mapping[str, Any]) -> SentenceSettings:
-    """The length and case of the Transformer's settings, and the prompts."""
-    length = found.get("max_seq_length")
-    if length is not None and (type(length) is not int or length < 1):
-        raise CheckpointError(f"{path}: 'max_seq_length' is {length!r}, expected a positive number.")
-    prompts = top.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
-        raise CheckpointError(f"{folder / _TOP}: 'prompts' is {prompts!r}, expected texts by name.")
-    prompts = {name: text or "" for name, text in prompts.items()}
-    default = top.get("default_prompt_name")
-    if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise CheckpointError(
-            f"{folder / _TOP}: default_prompt_name {default!r} is none of the prompts. "
-            f"{nearest(str(default), prompts)} Correct the file."
-        )
-    return SentenceSettings(length, found.get("do_lower_case") is True, prompts, default)
-
-
-def _head(
-    folder: Path, architecture: str, tensors: Mapping[str, TensorInfo]
-) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
-    """The head's tensors as "dense.weight", …, "out.bias", and all others by the names of the file."""
-    dense, _, out = _HEADS[architecture]
-    head: dict[str, TensorInfo] = {}
-    rest = dict(tensors)
-    missing = []
-    for layer, ours in ((dense, "dense"), (out, "out")):
-        for kind in ("weight", "bias"):
-            name = f"{layer}.{kind}"
-            # Behind "bert." or "module.": the name alone tells, since no layer of an encoder is called so.
-            found = [stored for stored in rest if stored == name or stored.endswith(f".{name}")]
-            if len(found) == 1:
-                head[f"{ours}.{kind}"] = rest.pop(found[0])
-            else:
-                missing.append(f"{name!r}" + (f" ({len(found)} times)" if found else ""))
-    if missing:
-        others = sorted(name for name in rest if "classifier" in name or "pooler" in name)
-        raise CheckpointError(
-            f"{folder}: a {architecture} reranker ends in {dense} and {out}; there is no {', '.join(missing)}"
-            f"{' but ' + ', '.join(others[:4]) if others else ''}. If this is a model for embeddings, open "
-            "it with tercet.load."
-        )
-    return head, rest
-
-
-def _labels(where: Path, config: Mapping[str, Any], out: TensorInfo) -> int:
-    """How many scores a pair gets: the rows of the last layer, which config.json must agree with."""
-    rows = out.shape[0] if len(out.shape) == 2 else 0
-    named = config.get("id2label")
-    said = config.get("num_labels", len(named) if isinstance(named, dict) else rows)
-    if not 0 < rows <= _MOST_LABELS or said != rows:
-        raise CheckpointError(
-            f"{out.file}: {out.name!r} is {out.shape}, and {where} says {said!r} labels. "
-            "Put the config.json that was saved with these weights beside them."
-        )
-    return rows
-
-
-def _activation(folder: Path, where: Path, config: Mapping[str, Any], top: Mapping[str, Any]) -> str | None:
-    """The name of what becomes of logits, wherever a version of sentence-transformers has put it."""
-    inner = config.get("sentence_transformers")
-    places = (
-        (folder / _TOP, top.get("activation_fn")),
-        (where, inner.get("activation_fn") if isinstance(inner, dict) else None),
-        (where, config.get("sbert_ce_default_activation_function")),
-    )
-    for path, found in places:
-        if found is not None:
-            if not isinstance(found, str):
-                raise CheckpointError(f"{path}: the activation is {found!r}, expected a name. Correct it.")
-            return found
-    return None

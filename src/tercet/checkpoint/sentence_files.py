@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tercet.checkpoint.module_files import only_known
 from tercet.checkpoint.paths import inside, read_json_object
 from tercet.errors import CheckpointError, nearest
 
@@ -99,20 +100,14 @@ def read_sentence_settings(
         settings = {key: value for key, value in read_json_object(path).items() if key not in elsewhere}
         found = _check_task(path, settings.get("transformer_task", usual), task)
         _check_transformer(path, settings, found, notes)
-        max_seq_length = _length(path, "max_seq_length", settings.get("max_seq_length"))
+        max_seq_length = length_of(path, "max_seq_length", settings.get("max_seq_length"))
         lowercase = bool(settings.get("do_lower_case", False))
         hidden_states = any((settings.get(group) or {}).get(_HIDDEN_STATES) is True for group in _ARGS)
 
     path, top = _top(folder)
-    prompts = _prompts(path, top.get("prompts"))
-    default = top.get("default_prompt_name")
-    if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise CheckpointError(
-            f"{path}: default_prompt_name {default!r} is none of the prompts. "
-            f"{nearest(str(default), prompts)} Correct the file."
-        )
-    dimensions = _length(path, "truncate_dim", top.get("truncate_dim"))
-    active = _length(path, "max_active_dims", top.get("max_active_dims"))
+    prompts, default = prompts_of(path, top)
+    dimensions = length_of(path, "truncate_dim", top.get("truncate_dim"))
+    active = length_of(path, "max_active_dims", top.get("max_active_dims"))
     return SentenceSettings(
         max_seq_length, lowercase, prompts, default, dimensions, active, tuple(notes), hidden_states
     )
@@ -183,17 +178,7 @@ def _check_task(path: Path, found: object, expected: str | None) -> str:
 
 
 def _check_transformer(path: Path, settings: Mapping[str, Any], task: str, notes: list[str]) -> None:
-    for key, value in settings.items():
-        if key not in _KNOWN:
-            raise CheckpointError(
-                f"{path}: the setting {key!r} is not known, so it is not known what it changes. "
-                f"{nearest(key, _KNOWN)} Remove it if it does not matter."
-            )
-        if key in _ONLY and value not in _ONLY[key]:
-            raise CheckpointError(
-                f"{path}: {key!r} is {value!r}; only {_ONLY[key][0]!r} is supported. "
-                "Use sentence-transformers for this model."
-            )
+    only_known(path, settings, _KNOWN, _ONLY)
     modalities = settings.get("modality_config")
     if isinstance(modalities, dict) and "message" in modalities:
         raise CheckpointError(
@@ -227,17 +212,25 @@ def _check_transformer(path: Path, settings: Mapping[str, Any], task: str, notes
                 )
 
 
-def _prompts(path: Path, found: object) -> dict[str, str]:
-    if found is None:
-        return {}
+def prompts_of(path: Path, top: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
+    """The prompts that config_sentence_transformers.json has, and which of them is the default."""
+    found = {} if top.get("prompts") is None else top["prompts"]
     if not isinstance(found, dict) or not all(
         isinstance(value, (str, type(None))) for value in found.values()
     ):
         raise CheckpointError(f"{path}: 'prompts' is {found!r}, expected texts by name. Correct the file.")
-    return {name: prompt or "" for name, prompt in found.items()}
+    prompts = {name: prompt or "" for name, prompt in found.items()}
+    default = top.get("default_prompt_name")
+    if default is not None and (not isinstance(default, str) or default not in prompts):
+        raise CheckpointError(
+            f"{path}: default_prompt_name {default!r} is none of the prompts. "
+            f"{nearest(str(default), prompts)} Correct the file."
+        )
+    return prompts, default
 
 
-def _length(path: Path, key: str, value: object) -> int | None:
+def length_of(path: Path, key: str, value: object) -> int | None:
+    """A number of tokens or dimensions, checked to be positive; None where there is none."""
     if value is None:
         return None
     if type(value) is not int or value < 1:
