@@ -87,8 +87,19 @@ def test_adapters_alone_are_what_was_added(tiny_bert: Path, tmp_path: Path) -> N
         assert added.abs().max() > 1e-4
 
 
-def test_a_frozen_body_has_no_adapters() -> None:
-    with pytest.raises(InputError, match="freeze_body and lora: adapters learn in the body"):
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"freeze_body": True, "lora": {}}, "freeze_body and lora: adapters learn in the body"),
+        ({"freeze_embeddings": True, "lora": {}}, "freeze_embeddings and lora, which freezes them, too"),
+        (
+            {"freeze_embeddings": True, "freeze_body": True},
+            "freeze_embeddings and freeze_body, which",
+        ),
+    ],
+)
+def test_what_is_frozen_is_said_once(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_recipe(
             {
                 "model": "minilm",
@@ -96,7 +107,6 @@ def test_a_frozen_body_has_no_adapters() -> None:
                 "data": [{"path": "pairs.jsonl"}],
                 "losses": [{"name": "info_nce", "head": "dense"}],
                 "steps": 1,
-                "freeze_body": True,
-                "lora": {},
+                **keys,
             }
         )

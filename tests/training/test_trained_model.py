@@ -1,7 +1,9 @@
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import tercet
 import tiny
@@ -9,10 +11,11 @@ import tiny_sparse
 from tercet.batch import Batch
 from tercet.errors import CheckpointError, InputError, OutputError, PrecisionError
 from tercet.precision.dtype import DType
+from tercet.training.body import own_weights
 from tercet.training.model import Trainable, open_trainable
 from tercet.training.outputs import Outputs
 from tercet.training.recipe import HeadRecipe
-from tercet.training.saving import save_trained
+from tercet.training.saving import narrowed, save_trained
 
 TEXTS = [text for text in tiny.TEXTS if text]
 ALL = ("dense", "sparse", "multivector")
@@ -122,6 +125,28 @@ def test_a_frozen_body_keeps_no_gradient_and_its_heads_learn(tiny_bert: Path) ->
     assert len(model.head_parameters()) == 4
 
 
+@pytest.mark.parametrize(
+    ("architecture", "tables"),
+    [
+        ("bert", {"word", "position", "token_type"}),
+        ("xlm-roberta", {"word", "position", "token_type"}),
+        ("distilbert", {"word", "position"}),
+        ("electra", {"word", "position", "token_type"}),
+        ("mpnet", {"word", "position"}),
+    ],
+)
+def test_frozen_embeddings_are_the_tables_and_all_else_learns(
+    architecture: str, tables: set[str], tmp_path: Path
+) -> None:
+    folder = tiny.write_checkpoint(tmp_path / "model", architecture)  # type: ignore[arg-type]
+    model = open_trainable(folder, freeze_embeddings=True, gradient_checkpointing=True)
+    square(model(batch_of(model))).backward()
+    named = dict(model.named_parameters())
+    without = {name for name, one in named.items() if one.grad is None}
+    assert without == {f"encoder.{table}.weight" for table in tables}
+    assert not any(named[name].requires_grad for name in without)
+
+
 @pytest.mark.parametrize("kind", ["tiny_bert", "tiny_stack", "tiny_m3"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_was_trained_is_what_a_saved_folder_gives(
@@ -166,6 +191,31 @@ def test_a_half_checkpoint_is_widened_and_says_so(tmp_path: Path, caplog: pytest
     model = open_trainable(folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert "stored in float16. It is trained in float32" in caplog.text
+
+
+def test_weights_that_were_widened_are_not_copied_once_more(tmp_path: Path) -> None:
+    half = open_trainable(tiny.write_checkpoint(tmp_path / "half", "bert", dtype="float16")).encoder
+    before = {name: one.data_ptr() for name, one in half.named_parameters()}
+    own_weights(half)
+    assert {name: one.data_ptr() for name, one in half.named_parameters()} == before
+    mapped = nn.Linear(2, 2)
+    whole = torch.arange(8.0)
+    mapped.weight.data = torch.frombuffer(bytearray(16), dtype=torch.float32).view(2, 2)
+    mapped.bias.data = whole[2:4]
+    own_weights(mapped)
+    assert mapped.weight.untyped_storage().resizable()
+    mapped.bias.data.zero_()
+    assert whole.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 70_000.0])
+def test_a_number_that_is_not_finite_where_it_is_saved_is_an_error(bad: float) -> None:
+    values = torch.tensor([[-65_504.0, 0.0], [1.0, 65_504.0]])
+    assert torch.equal(narrowed(values, DType.FLOAT16, "weight", "file"), values.half())
+    assert narrowed(values[:0], DType.FLOAT16, "weight", "file").shape == (0, 2)
+    values[1, 0] = bad
+    with pytest.raises(PrecisionError, match=r"file: 'weight' holds .*not finite in float16"):
+        narrowed(values, DType.FLOAT16, "weight", "file")
 
 
 def test_training_never_reaches_the_files_that_it_began_with(tiny_bert: Path) -> None:

@@ -214,6 +214,13 @@ class Dense:
         return self.linear(out, torch.tanh(self.linear(dense, hidden[:, 0])))[:, 0]
 
 
+def test_frozen_embeddings_of_a_reranker_are_the_tables_alone(tmp_path: Path) -> None:
+    folder = tiny_reranker.write_reranker(tmp_path / "model", "xlm-roberta")
+    model = open_trainable_reranker(folder, freeze_embeddings=True)
+    frozen = {name for name, one in model.named_parameters() if not one.requires_grad}
+    assert frozen == {f"encoder.{table}.weight" for table in ("word", "position", "token_type")}
+
+
 @pytest.mark.parametrize("architecture", ["bert", "xlm-roberta"])
 def test_logits_and_gradients_are_those_of_a_plain_padded_model(architecture: Any, tmp_path: Path) -> None:
     folder = tiny_reranker.write_reranker(tmp_path / "model", architecture)

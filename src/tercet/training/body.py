@@ -36,7 +36,13 @@ logger = logging.getLogger(__name__)
 
 
 def open_body(
-    checkpoint: Checkpoint, *, dropout: float | None, freezes: bool, lora: LoraRecipe | None, seed: int
+    checkpoint: Checkpoint,
+    *,
+    dropout: float | None,
+    freezes: bool,
+    freezes_embeddings: bool = False,
+    lora: LoraRecipe | None,
+    seed: int,
 ) -> tuple[nn.Module, float]:
     """The encoder with float32 weights of its own, whatever the files have; and the dropout of embeddings.
 
@@ -44,6 +50,7 @@ def open_body(
         checkpoint: of which it is.
         dropout: everywhere; None for what config.json says.
         freezes: it learns nothing.
+        freezes_embeddings: its tables of words, positions and token types learn nothing.
         lora: adapters learn in place of its weights.
         seed: of adapters.
 
@@ -54,6 +61,10 @@ def open_body(
     encoder = load_encoder(checkpoint, DType.FLOAT32, fused=False)
     own_weights(encoder)
     encoder.requires_grad_(not freezes)
+    if freezes_embeddings:
+        for name, target in cast(Encoder, encoder).names().items():
+            if name.endswith("_embeddings.weight"):
+                encoder.get_parameter(target.parameter).requires_grad_(False)
     hidden = 0.0
     if not freezes:
         config = checkpoint.config
@@ -107,7 +118,10 @@ def body_tensors(module: nn.Module, checkpoint: Checkpoint) -> Iterator[tuple[Te
 def own_weights(module: nn.Module) -> None:
     """Weights in memory of their own: those that needed no cast lie in the file that they were read from."""
     for parameter in module.parameters():
-        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        storage = parameter.untyped_storage()
+        # Torch can resize what it allocated, and nothing that is mapped.
+        if not (storage.resizable() and storage.nbytes() == parameter.nbytes and parameter.is_contiguous()):
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 def warn_of_narrow_weights(checkpoint: Checkpoint) -> None:

@@ -69,6 +69,7 @@ class TrainableReranker(nn.Module):
         dropout: float | None,
         checkpointing: bool,
         freeze_body: bool,
+        freeze_embeddings: bool,
         lora: LoraRecipe | None,
     ) -> None:
         super().__init__()
@@ -77,7 +78,12 @@ class TrainableReranker(nn.Module):
         self.checkpointing = checkpointing
         self.freezes = freeze_body
         self.encoder, self._embedding_dropout = open_body(
-            checkpoint, dropout=dropout, freezes=freeze_body, lora=lora, seed=seed
+            checkpoint,
+            dropout=dropout,
+            freezes=freeze_body,
+            freezes_embeddings=freeze_embeddings,
+            lora=lora,
+            seed=seed,
         )
         [self._spec] = checkpoint.modules
         width = int(checkpoint.config["hidden_size"])
@@ -151,6 +157,7 @@ def open_trainable_reranker(
     dropout: float | None = None,
     gradient_checkpointing: bool = False,
     freeze_body: bool = False,
+    freeze_embeddings: bool = False,
     lora: LoraRecipe | None = None,
 ) -> TrainableReranker:
     """A reranker to train, on the CPU, in training mode; of an encoder without a head one with a new head.
@@ -162,6 +169,7 @@ def open_trainable_reranker(
         dropout: everywhere; None for what config.json says.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only the head learns.
+        freeze_embeddings: the encoder's tables learn nothing.
         lora: adapters learn in place of the encoder's weights.
 
     Raises:
@@ -182,6 +190,7 @@ def open_trainable_reranker(
             dropout=dropout,
             checkpointing=gradient_checkpointing,
             freeze_body=freeze_body,
+            freeze_embeddings=freeze_embeddings,
             lora=lora,
         )
     except BaseException:

@@ -67,6 +67,7 @@ class Trainable(nn.Module):
         dropout: float | None,
         checkpointing: bool,
         freeze_body: bool,
+        freeze_embeddings: bool,
         lora: LoraRecipe | None = None,
     ) -> None:
         super().__init__()
@@ -75,7 +76,12 @@ class Trainable(nn.Module):
         self.checkpointing = checkpointing
         self.freezes = freeze_body
         self.encoder, self._embedding_dropout = open_body(
-            checkpoint, dropout=dropout, freezes=freeze_body, lora=lora, seed=seed
+            checkpoint,
+            dropout=dropout,
+            freezes=freeze_body,
+            freezes_embeddings=freeze_embeddings,
+            lora=lora,
+            seed=seed,
         )
         self.heads = Heads.open(checkpoint, DType.FLOAT32, self.tokenizer.special_ids)
         self._add_heads(heads, seed)
@@ -201,6 +207,7 @@ def open_trainable(
     dropout: float | None = None,
     gradient_checkpointing: bool = False,
     freeze_body: bool = False,
+    freeze_embeddings: bool = False,
     lora: LoraRecipe | None = None,
 ) -> Trainable:
     """A model to train, on the CPU, in training mode.
@@ -217,6 +224,7 @@ def open_trainable(
         dropout: everywhere; None for what config.json says.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only what stands behind the encoder learns.
+        freeze_embeddings: the encoder's tables learn nothing.
         lora: adapters learn in place of the encoder's weights.
 
     Raises:
@@ -235,6 +243,7 @@ def open_trainable(
         dropout=dropout,
         checkpointing=gradient_checkpointing,
         freeze_body=freeze_body,
+        freeze_embeddings=freeze_embeddings,
         lora=lora,
     )
     checkpoint.close()

@@ -287,6 +287,7 @@ class TrainRecipe:
         dropout: in place of the configuration's, for all places; null for the configuration's.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
         freeze_body: only heads are trained.
+        freeze_embeddings: tables of words, positions and token types learn nothing; layers and heads do.
         reranker: how pairs are cut, where the losses are a reranker's (reranker_…); null for the defaults.
         lora: adapters are trained in place of the encoder's own weights, beside heads; null for none.
         tensorboard: figures of the run go into event files of TensorBoard, too.
@@ -312,6 +313,7 @@ class TrainRecipe:
     dropout: float | None = limits(None, least=0.0, most=0.99)
     gradient_checkpointing: bool = False
     freeze_body: bool = False
+    freeze_embeddings: bool = False
     reranker: RerankerRecipe | None = None
     lora: LoraRecipe | None = None
     tensorboard: bool = False
@@ -326,6 +328,11 @@ class TrainRecipe:
             raise InputError("losses is empty; name at least one.")
         if self.lora is not None and self.freeze_body:
             raise InputError("freeze_body and lora: adapters learn in the body. Leave one of them out.")
+        if self.freeze_embeddings and (self.freeze_body or self.lora is not None):
+            other = "freeze_body" if self.freeze_body else "lora"
+            raise InputError(
+                f"freeze_embeddings and {other}, which freezes them, too. Leave one of them out."
+            )
         if (self.epochs is None) == (self.steps is None):
             raise InputError("epochs and steps: give exactly one of them.")
         if self.batch.texts is None and self.batch.tokens is None:

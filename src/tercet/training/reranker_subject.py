@@ -49,6 +49,7 @@ class RerankerSubject:
             dropout=recipe.dropout,
             gradient_checkpointing=recipe.gradient_checkpointing,
             freeze_body=recipe.freeze_body,
+            freeze_embeddings=recipe.freeze_embeddings,
             lora=recipe.lora,
         )
         self._cut = recipe.reranker or RerankerRecipe()

@@ -48,7 +48,10 @@ def make_optimizer(model: Trainable | TrainableReranker, recipe: OptimizerRecipe
                 "weight_decay": recipe.weight_decay if matrix else 0.0,
             }
             for (head, matrix), members in sorted(groups.items(), key=lambda group: group[0])
-        ]
+        ],
+        # Torch's other ways hold the roots of all second moments at a time on a GPU, and those of the largest
+        # table twice on a CPU.
+        fused=True,
     )
 
 

@@ -62,6 +62,7 @@ class EmbeddingSubject:
             dropout=recipe.dropout,
             gradient_checkpointing=recipe.gradient_checkpointing,
             freeze_body=recipe.freeze_body,
+            freeze_embeddings=recipe.freeze_embeddings,
             lora=recipe.lora,
         )
         how = recipe.validation
