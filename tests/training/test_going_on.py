@@ -1,45 +1,19 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tiny
+from small_runs import lines, recipe, write_base
 from tercet.errors import InputError, NonFiniteError
-from tercet.training.going_on import check_goes_on, lasting
+from tercet.training.going_on import check_goes_on, lasting, measured_by
 from tercet.training.recipe import read_recipe
 from tercet.training.trainer import train
-
-WORDS = ("cat", "dog", "sun", "moon", "red fish", "one star")
 
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pairs, a collection of them, and a model that is small."""
     monkeypatch.chdir(tmp_path)
-    rows = [{"query": f"the {word}", "pos": [word[::-1]]} for word in WORDS]
-    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("set/qrels").mkdir(parents=True)
-    for name, letter in (("corpus", "d"), ("queries", "q")):
-        rows = [{"_id": f"{letter}{row}", "text": word} for row, word in enumerate(WORDS)]
-        Path(f"set/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = [f"q{row}\td{row}\t1\n" for row in range(len(WORDS))]
-    Path("set/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
-    return tiny.write_checkpoint(tmp_path / "base", "bert", layers=1)
-
-
-def recipe(base: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "model": str(base),
-        "output": {"folder": "out"},
-        "data": [{"path": "data.jsonl", "group_size": 1}],
-        "losses": [{"name": "info_nce", "head": "dense", "options": {"temperature": 0.1}}],
-        "batch": {"texts": 3},
-        "optimizer": {"learning_rate": 1e-3, "schedule": "constant", "warmup": 0.0},
-        "steps": 4,
-        "precision": "float32",
-        **changes,
-    }
+    return write_base()
 
 
 def broken_off(asked: dict[str, Any], at: int) -> None:
@@ -51,9 +25,8 @@ def broken_off(asked: dict[str, Any], at: int) -> None:
         train(asked, device="cpu", progress=stop)
 
 
-def lines() -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in Path("out.run/scalars.jsonl").read_text().splitlines()]
-    return [line for line in found if "loss" in line]
+def rates() -> list[float]:
+    return [line["learning_rate"] for line in lines() if "loss" in line]
 
 
 def test_a_run_that_ended_without_a_finite_loss_goes_on_by_other_settings(base: Path) -> None:
@@ -63,7 +36,7 @@ def test_a_run_that_ended_without_a_finite_loss_goes_on_by_other_settings(base: 
     rate = {"learning_rate": 1e-4, "schedule": "constant", "warmup": 0.0}
     done = train(recipe(base, optimizer=rate), device="cpu", resume=True)
     assert done.steps == 4
-    assert [line["learning_rate"] for line in lines()] == [1e-4] * 4
+    assert rates() == [1e-4] * 4
 
 
 def test_rate_decay_and_length_may_change_on_the_way(base: Path) -> None:
@@ -74,7 +47,7 @@ def test_rate_decay_and_length_may_change_on_the_way(base: Path) -> None:
     changed = recipe(base, steps=6, optimizer=other, batch={"texts": 3, "forward_tokens": 16})
     done = train({**changed, "checkpoints": {"every": 1, "keep": 9}}, device="cpu", resume=True)
     assert done.steps == 6
-    assert [line["learning_rate"] for line in lines()] == [1e-3] * 2 + [5e-4] * 4
+    assert rates() == [1e-3] * 2 + [5e-4] * 4
     assert {path.name for path in Path("out.run").glob("step-*")} >= {f"step-0000000{n}" for n in (2, 3, 6)}
 
 
@@ -92,7 +65,8 @@ def test_a_measurement_by_another_metric_does_not_decide_which_model_is_the_best
         ({"seed": 1}, "seed was 0 and is 1 now"),
         ({"batch": {"texts": 2}}, "batch.texts was 3 and is 2 now"),
         ({"batch": {"texts": 3, "accumulate": 2}}, "batch.accumulate was 1 and is 2 now"),
-        ({"data": [{"path": "other.jsonl", "group_size": 1}]}, "data[0].path was 'data.jsonl' and is 'other"),
+        ({"data": [{"path": "data.jsonl", "group_size": 2}]}, "data[0].group_size was 1 and is 2 now"),
+        ({"model": "minilm"}, "model was 'base' and is 'minilm' now"),
         ({"losses": [{"name": "mnrl", "head": "dense"}]}, "losses[0].name was 'info_nce' and is 'mnrl' now"),
         ({"lora": {"rank": 4}}, "lora.rank was not given and is 4 now"),
         ({"dropout": 0.3}, "dropout was not given and is 0.3 now"),
@@ -122,3 +96,35 @@ def test_what_decides_what_is_learned_may_not_change_and_is_named(changes: dict[
 def test_what_may_change_may(changes: dict[str, Any]) -> None:
     state = lasting(read_recipe(recipe(Path("base"))), [], 1)
     check_goes_on(state, Path("step"), read_recipe(recipe(Path("base"), **changes)), [], 1)
+
+
+def test_paths_may_be_spelled_otherwise_and_data_lie_elsewhere(base: Path, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"collection": "set", "every": 1, "metric": "mrr@6"}
+    broken_off(recipe(Path("base"), validation=how), at=2)
+    best = [line for line in lines() if "validation/chosen" in line]
+    Path("elsewhere").mkdir()
+    moved = Path("data.jsonl").rename(tmp_path / "elsewhere" / "pairs.jsonl")
+    asked = recipe(Path(f"./elsewhere/../{base.name}"), data=[{"path": str(moved), "group_size": 1}])
+    how["collection"] = f"{tmp_path}/./set"
+    done = train({**asked, "validation": how}, device="cpu", resume=True)
+    assert done.steps == 4
+    assert rates() == [1e-3] * 4
+    assert done.best["chosen"] >= max(line["validation/chosen"] for line in best)
+
+
+def test_the_same_collection_measures_the_same_however_it_is_spelled(base: Path, tmp_path: Path) -> None:
+    said = {
+        measured_by(read_recipe(recipe(base, validation={"collection": name})))
+        for name in ("set", "./set", "base/../set", str(tmp_path / "set"))
+    }
+    assert len(said) == 1
+    assert said != {measured_by(read_recipe(recipe(base, validation={"collection": "base"})))}
+
+
+def test_data_that_hold_something_else_are_named(base: Path) -> None:
+    broken_off(recipe(base), at=2)
+    Path("data.jsonl").write_text(Path("data.jsonl").read_text().replace("cat", "cow"))
+    with pytest.raises(InputError) as caught:
+        train(recipe(base), device="cpu", resume=True)
+    assert str(caught.value).startswith("data[0]: data.jsonl is not what it was when out.run/step-")
+    assert "Put the file back, or start anew in another folder." in str(caught.value)

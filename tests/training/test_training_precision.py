@@ -1,4 +1,3 @@
-import json
 import logging
 from itertools import pairwise
 from pathlib import Path
@@ -7,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+import small_runs
 import tiny
+from small_runs import lines, write_base
 from tercet.training import precision, processes
 from tercet.training.precision import Measurement, choose, measure
 from tercet.training.states import newest_state, read_state
@@ -19,27 +20,13 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    rows = [{"query": f"the {word}", "pos": [word[::-1]]} for word in ("cat", "dog", "sun", "moon")]
-    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tiny.write_checkpoint(tmp_path / "base", "bert", layers=1)
+    return write_base(4)
 
 
 def recipe(base: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "model": str(base),
-        "output": {"folder": "out"},
-        "data": [{"path": "data.jsonl", "group_size": 1}],
-        "losses": [{"name": "info_nce", "head": "dense", "options": {"temperature": 0.1}}],
-        "batch": {"texts": 4},
-        "optimizer": {"learning_rate": 1e-3, "schedule": "constant", "warmup": 0.0},
-        "steps": 4,
-        "dropout": 0.0,
-        **changes,
-    }
-
-
-def lines(folder: str = "out") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(f"{folder}.run/scalars.jsonl").read_text().splitlines()]
+    """Without a precision of its own, and the same at every step."""
+    asked = {"batch": {"texts": 4}, "dropout": 0.0, "precision": "auto", **changes}
+    return small_runs.recipe(base, **asked)
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,15 @@ _FREE = (
     "lora.folder",
 )
 _FREE_OF_LOSSES = ("weight", "options")
+# Of data: what a file holds decides, by its digest, not where it lies.
+_FREE_OF_DATA = ("path",)
 
 
 def lasting(recipe: TrainRecipe, sources: Sequence[Source], processes: int) -> dict[str, Any]:
     """What of a run decides what its steps learn from, for its states."""
     return {
         "recipe": json.dumps(_deciding(recipe), sort_keys=True),
+        "model_folder": _folder(recipe.model),
         "data": [source.digest() for source in sources],
         "processes": processes,
         "measured_by": measured_by(recipe),
@@ -43,7 +46,10 @@ def lasting(recipe: TrainRecipe, sources: Sequence[Source], processes: int) -> d
 
 def measured_by(recipe: TrainRecipe) -> str:
     """What of the recipe a measurement means; one by another cannot be compared with it."""
-    how = recipe.to_dict()["validation"] or {}
+    how = dict(recipe.to_dict()["validation"] or {})
+    for key in ("collection", "run"):
+        if how.get(key) is not None:
+            how[key] = _spelled(how[key])
     return json.dumps({key: how[key] for key in how if key not in ("every", "patience")}, sort_keys=True)
 
 
@@ -52,23 +58,28 @@ def check_goes_on(
 ) -> None:
     """An error where the run of a state was another one.
 
+    Paths may be spelled otherwise, and files of data lie elsewhere, as long as they hold the same.
+
     Raises:
-        InputError: the recipe changed in a key that decides what steps learn from, or a file or the number of
-            processes did.
+        InputError: the recipe changed in a key that decides what steps learn from, or what a file holds or
+            the number of processes did.
     """
     before, now = json.loads(state["recipe"]), json.loads(json.dumps(_deciding(recipe)))
+    folder = _folder(recipe.model)
     for key in dict.fromkeys([*now, *before]):
-        if now.get(key) != before.get(key):
+        if key == "model" and folder is not None and folder == state.get("model_folder"):
+            continue  # the same folder in another spelling
+        if now.get(key) != before.get(key) and not _free(key):
             raise InputError(
                 f"{found}: {key} was {_shown(before.get(key))} and is {_shown(now.get(key))} now; a run goes "
                 "on as it began, but for the optimizer, the length, the precision, weights and options of "
                 "losses, validation, checkpoints and output. Put it back, or start anew in another folder."
             )
-    for source, digest in zip(sources, state["data"], strict=True):
+    for number, (source, digest) in enumerate(zip(sources, state["data"], strict=True)):
         if source.digest() != digest:
             raise InputError(
-                f"{source.recipe.path} is not what it was when {found} was written; a run goes on as it "
-                "began. Put the file back, or start anew in another folder."
+                f"data[{number}]: {source.recipe.path} is not what it was when {found} was written; a run "
+                "goes on as it began. Put the file back, or start anew in another folder."
             )
     if state["processes"] != processes:
         raise InputError(
@@ -96,8 +107,23 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _free(key: str) -> bool:
-    whole = key.startswith("losses[") and key.partition("].")[2].partition(".")[0] in _FREE_OF_LOSSES
-    return whole or any(key == free or key.startswith(f"{free}.") for free in _FREE)
+    inner = key.partition("].")[2].partition(".")[0]
+    if key.startswith("losses[") and inner in _FREE_OF_LOSSES:
+        return True
+    if key.startswith("data[") and inner in _FREE_OF_DATA:
+        return True
+    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
+
+
+def _folder(model: str) -> str | None:
+    """The folder of a model in one spelling; None of a hub id."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else None
+
+
+def _spelled(path: str) -> str:
+    """A path in one spelling: by the current folder what lies in it, so that all of it may be moved."""
+    found, here = Path(path).resolve(), Path.cwd()
+    return str(found.relative_to(here) if found.is_relative_to(here) else found)
 
 
 def _shown(value: object) -> str:
