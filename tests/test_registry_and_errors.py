@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 
 import tercet
 from tercet import errors
-from tercet.errors import MissingExtraError, UnknownNameError, nearest
+from tercet.errors import MissingExtraError, UnknownNameError, kind_of, nearest
 from tercet.extras import require
 from tercet.registry import Registry
 from tercet.signatures import refuse_unknown_keywords
@@ -24,6 +26,12 @@ def test_two_entries_of_one_name_are_a_bug():
     registry.register("a")(1)
     with pytest.raises(ValueError, match="two things are named 'a'"):
         registry.register("a")(2)
+
+
+def test_a_type_stands_behind_its_article():
+    given = (3, "a", [], object(), OrderedDict(), np.zeros(1), None)
+    assert [kind_of(one).partition(" ")[0] for one in given] == ["an", "a", "a", "an", "an", "an", "a"]
+    assert kind_of(3) == "an int"
 
 
 def test_nearest_says_so_when_nothing_is_known():
@@ -51,7 +59,7 @@ def test_every_error_is_drawn_in_the_tree_and_exported():
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, errors.TercetError)
     }
-    assert classes == set(errors.__all__) - {"nearest"}
+    assert classes == set(errors.__all__) - {"kind_of", "nearest"}
     assert all(name in (errors.__doc__ or "") for name in classes)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "SourceError",
     "TercetError",
     "UnknownNameError",
+    "kind_of",
     "nearest",
 ]
 
@@ -79,3 +80,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(names) if names else 'none'}."
+
+
+def kind_of(value: object) -> str:
+    """The name of a value's type behind its article, for an error message: "an int", "a list"."""
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"

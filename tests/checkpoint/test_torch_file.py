@@ -56,7 +56,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool)
     ("content", "says"),
     [
         ([torch.ones(1)], "holds a list, expected tensors by name"),
-        ({"a": 3}, "'a' is a int, expected tensors by name alone"),
+        ({"a": 3}, "'a' is an int, expected tensors by name alone"),
         ({"state_dict": {"a": torch.ones(1)}}, "Save the model's state dict itself"),
         ({1: torch.ones(1)}, "expected tensors by name alone"),
         ({"a": torch.ones(2).to_sparse()}, "layout torch.sparse_coo, which is not read"),

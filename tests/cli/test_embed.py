@@ -192,7 +192,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"text": "one"}\n{"text": 2}\n', "in.jsonl, line 2: 'text' is a int (2), not a string"),
+        ('{"text": "one"}\n{"text": 2}\n', "in.jsonl, line 2: 'text' is an int (2), not a string"),
         ('{"text": "one"}\nnot json\n', "in.jsonl, line 2, column 1: not JSON"),
     ],
 )

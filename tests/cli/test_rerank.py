@@ -149,7 +149,7 @@ def test_mistakes_are_found_before_a_model_is_loaded(
         ([{"query": "a"}], "line 1: there are no documents"),
         (
             [{"query": "a", "documents": ["b"]}, {"query": "a", "documents": [3]}],
-            "line 2: document 0 is a int",
+            "line 2: document 0 is an int",
         ),
         ([{"id": "x", "query": "a", "documents": []}] * 2, "line 2: a second query has the id 'x'"),
         ([{"query": "a", "documents": [{"id": "y", "text": ""}] * 2}], "a second document has the id 'y'"),

@@ -136,7 +136,7 @@ def append(path, text):
             "a second document has the id 'd1'",
         ),
         ("corpus.jsonl", '{"_id": 2, "text": "again"}', "corpus.jsonl, line 5", "the first is at"),
-        ("corpus.jsonl", '{"_id": "x", "text": 5}', "corpus.jsonl, line 5", "'text' is a int ('5')"),
+        ("corpus.jsonl", '{"_id": "x", "text": 5}', "corpus.jsonl, line 5", "'text' is an int ('5')"),
         ("corpus.jsonl", '{"_id": "a b", "text": ""}', "corpus.jsonl, line 5", "without white space"),
         ("corpus.jsonl", '{"_id": "x"}', "corpus.jsonl, line 5", "there is no key 'text' or 'contents'"),
         ("corpus.jsonl", "{'_id': 1}", "corpus.jsonl, line 5, column 2", "not JSON"),

@@ -185,7 +185,7 @@ def test_a_model_that_sees_no_difference_is_not_flattered_by_labels(model, tmp_p
         ({"query": " ", "pos": ["a"]}, "line 1: the query is empty"),
         ({"query": "q", "pos": [], "neg": ["a"]}, "line 1: no positive document"),
         ({"query": "q", "pos": ["a"], "neg": ["a", "b"]}, "'a' is a positive document and a negative one"),
-        ({"query": "q", "pos": [5]}, "a positive document is a int"),
+        ({"query": "q", "pos": [5]}, "a positive document is an int"),
         ({"query": "q", "pos": "a"}, "'pos' is a str"),
     ],
 )

@@ -135,7 +135,7 @@ def test_an_id_that_is_neither_string_nor_integer_is_an_error_with_its_line(
 
 def test_ids_of_two_kinds_are_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"k": "a", "text": "one"}\n{"k": 2, "text": "two"}\n')
-    assert "line 2: the id in 'k' is a int, those before it were str" in failure(path, id_column="k")
+    assert "line 2: the id in 'k' is an int, those before it were str" in failure(path, id_column="k")
 
 
 @pytest.mark.parametrize("value", ["null", "3", "true", '["a"]'])

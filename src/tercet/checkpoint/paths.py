@@ -9,7 +9,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tercet.errors import CheckpointError
+from tercet.errors import CheckpointError, kind_of
 
 # tokenizer.json is not read here; the largest configuration seen is an index of shards of some megabytes.
 _MAX_JSON_BYTES = 64 << 20
@@ -81,5 +81,5 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The same, where only an object makes sense."""
     found = read_json_file(path)
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected a JSON object with settings.")
+        raise CheckpointError(f"{path} holds {kind_of(found)}, expected a JSON object with settings.")
     return found

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tercet.checkpoint.header import DTYPE_NAMES, TensorInfo
-from tercet.errors import CheckpointError
+from tercet.errors import CheckpointError, kind_of
 
 TorchFormat = Literal["torch", "torch-legacy"]
 
@@ -156,11 +156,11 @@ def load_torch_file(path: Path, device: Literal["cpu", "meta"]) -> Mapping[str, 
             ) from error
         raise CheckpointError(f"{path} is damaged or cut off ({reason[:300]}). Fetch it again.") from error
     if not isinstance(found, Mapping):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}, expected tensors by name.")
+        raise CheckpointError(f"{path} holds {kind_of(found)}, expected tensors by name.")
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(
-                f"{path}: {name!r} is a {type(tensor).__name__}, expected tensors by name alone. "
+                f"{path}: {name!r} is {kind_of(tensor)}, expected tensors by name alone. "
                 "Save the model's state dict itself, not a training state around it."
             )
     return {name: tensor.detach() for name, tensor in found.items()}

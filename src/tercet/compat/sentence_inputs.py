@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tercet.embedder.texts import checked, excerpt
-from tercet.errors import InputError, UnknownNameError, nearest
+from tercet.errors import InputError, UnknownNameError, kind_of, nearest
 
 Text: TypeAlias = str | Mapping[str, str]
 Texts: TypeAlias = Text | Iterable[Text] | np.ndarray
@@ -45,7 +45,7 @@ def _text(given: object, place: int) -> str:
         )
     if isinstance(given, (list, tuple)):
         raise InputError(
-            f"text {place} is a {type(given).__name__} ({excerpt(repr(given))}). Pairs are not embedded: "
+            f"text {place} is {kind_of(given)} ({excerpt(repr(given))}). Pairs are not embedded: "
             "join their texts as the model was trained, or score them with a reranker."
         )
     if not isinstance(given, str):

@@ -6,7 +6,7 @@ __all__ = ["checked", "excerpt", "one_window", "windows"]
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 
 # Texts are read and tokenised by windows, so that a corpus is never held whole.
 _WINDOW_TEXTS = 512
@@ -25,7 +25,7 @@ def checked(texts: str | Iterable[str]) -> Iterator[str]:
         raise InputError(f"texts is of type {type(texts).__name__}. Decode it first, as in texts.decode().")
     if isinstance(texts, (Set, Mapping)):
         raise InputError(
-            f"texts is a {type(texts).__name__}: which vector belongs to which text would be anyone's guess. "
+            f"texts is {kind_of(texts)}: which vector belongs to which text would be anyone's guess. "
             "Pass a list of strings."
         )
     try:

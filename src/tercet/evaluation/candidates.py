@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 from tercet.evaluation.records import Record, read_records
 
 _POSITIVE = ("positive", "pos", "positives", "positive_passages")
@@ -72,5 +72,5 @@ def _text(item: Any, where: str, key: str) -> str:
         title = item.get("title")
         return f"{inner.text('title')} {inner.text('text')}".strip() if title else inner.text("text")
     if not isinstance(item, str):
-        raise InputError(f"{where}: a {key} document is a {type(item).__name__}; it must be a string.")
+        raise InputError(f"{where}: a {key} document is {kind_of(item)}; it must be a string.")
     return item

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 from tercet.storage.lines import Lines
 
 
@@ -139,4 +139,4 @@ def file_hash(path: Path) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__} ({str(value)[:40]!r})"
+    return "null" if value is None else f"{kind_of(value)} ({str(value)[:40]!r})"

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 from tercet.evaluation.collection import Document, document_text
 from tercet.evaluation.ranked import Ranking
 from tercet.evaluation.readers import DOCUMENT_IDS, QUERY_IDS
@@ -174,8 +174,7 @@ def _document(item: Any, where: str, place: int) -> tuple[str, str]:
         return str(place), item
     if not isinstance(item, dict):
         raise InputError(
-            f"{where}: document {place} is a {type(item).__name__}; it must be a string, or an object with "
-            "'text'."
+            f"{where}: document {place} is {kind_of(item)}; it must be a string, or an object with 'text'."
         )
     record = Record(where, item)
     return record.id(*DOCUMENT_IDS) if record.has(*DOCUMENT_IDS) else str(place), document_text(record)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, TypeAlias
 
 from tercet.embedder.texts import excerpt
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 
 Pair: TypeAlias = tuple[str, str]
 
@@ -24,7 +24,7 @@ def windows(pairs: Iterable[Any]) -> Iterator[list[Pair]]:
     """
     if isinstance(pairs, (str, bytes, bytearray, memoryview, Set, Mapping)):
         raise InputError(
-            f"pairs is a {type(pairs).__name__}. Pass a list of (query, document), or rank(query, documents)."
+            f"pairs is {kind_of(pairs)}. Pass a list of (query, document), or rank(query, documents)."
         )
     if isinstance(pairs, (list, tuple)) and len(pairs) == 2 and all(isinstance(one, str) for one in pairs):
         pairs = [pairs]

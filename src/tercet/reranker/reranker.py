@@ -20,7 +20,7 @@ from tercet.embedder.options import limited, positive_integer
 from tercet.embedder.recomputing import not_finite, recomputed
 from tercet.engines import ENGINES
 from tercet.engines.forks import stand_alone
-from tercet.errors import InputError, NonFiniteError, nearest
+from tercet.errors import InputError, NonFiniteError, kind_of, nearest
 from tercet.model import position_limit
 from tercet.modules import MODULES
 from tercet.modules.chain import DenseChain, dense_chain
@@ -193,8 +193,8 @@ class Reranker:
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}, it must be one string.")
         if isinstance(documents, (str, bytes, Set, Mapping)):
-            kind = type(documents).__name__
-            raise InputError(f"documents is a {kind}. Pass a list of strings, whose places are the answer.")
+            kind = kind_of(documents)
+            raise InputError(f"documents is {kind}. Pass a list of strings, whose places are the answer.")
         top = None if top_k is None else positive_integer("top_k", top_k)
         texts = list(documents)
         # What is no text is no key either: score() names its place.

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import PurePath
 from typing import Any, Protocol
 
-from tercet.errors import InputError, nearest
+from tercet.errors import InputError, kind_of, nearest
 from tercet.storage.lines import MAX_LINE_BYTES, STDIN, Lines
 
 FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet")
@@ -155,7 +155,7 @@ class JsonTable:
                 raise InputError(f"{self.where}: not usable JSON ({error}).") from error
             if not isinstance(record, dict):
                 raise InputError(
-                    f"{self.where}: a {type(record).__name__}, where each line must be an object such as "
+                    f"{self.where}: {kind_of(record)}, where each line must be an object such as "
                     '{"text": "..."}.'
                 )
             yield record

@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from tercet.errors import InputError, nearest
+from tercet.errors import InputError, kind_of, nearest
 from tercet.storage.tables import Table, open_table
 
 
@@ -66,7 +66,7 @@ class TextReader:
         if self._id_type not in (None, type(value)):
             assert self._id_type is not None
             raise InputError(
-                f"{self._table.where}: the id in {self._id_column!r} is a {type(value).__name__}, those "
+                f"{self._table.where}: the id in {self._id_column!r} is {kind_of(value)}, those "
                 f"before it were {self._id_type.__name__}. Make them of one kind."
             )
         self._id_type = type(value)
@@ -175,4 +175,4 @@ def _text(value: Any, column: str, table: Table) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__} ({str(value)[:40]})"
+    return "null" if value is None else f"{kind_of(value)} ({str(value)[:40]})"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, get_args
 
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 from tercet.training.recipe import Kind
 
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -222,4 +222,4 @@ def _number(value: object, key: str, where: str) -> float:
 
 
 def _shown(value: object) -> str:
-    return "null" if value is None else f"a {type(value).__name__} ({str(value)[:40]!r})"
+    return "null" if value is None else f"{kind_of(value)} ({str(value)[:40]!r})"

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.errors import InputError
+from tercet.errors import InputError, kind_of
 from tercet.storage.aside import writing
 from tercet.storage.lines import Lines, open_file
 from tercet.storage.tables import open_table
@@ -382,7 +382,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not usable JSON ({error}).") from error
     if not isinstance(values, dict):
-        raise InputError(f"{where}: a {type(values).__name__}, where each line must be an object.")
+        raise InputError(f"{where}: {kind_of(values)}, where each line must be an object.")
     return values
 
 
