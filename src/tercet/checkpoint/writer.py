@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "TensorPlan",
     "WritePart",
     "copy_settings",
     "open_tensors",
@@ -16,7 +15,7 @@ __all__ = [
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
@@ -26,16 +25,15 @@ import torch
 from torch import Tensor
 
 from tercet.checkpoint.contents import Checkpoint
-from tercet.checkpoint.header import DTYPE_NAMES, SAFETENSORS_DTYPES, TensorInfo
+from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.held import held_folder, remove_abandoned
 from tercet.checkpoint.listed import ListedWeights
 from tercet.checkpoint.paths import inside, plain, read_json_file, read_json_object
 from tercet.checkpoint.routes import ROUTERS, router_folders
+from tercet.checkpoint.shards import TensorPlan, header_of, num_bytes, split_by_size
 from tercet.errors import InputError, OutputError
 from tercet.precision.dtype import DType
 
-# name -> torch's name of the dtype, shape
-TensorPlan = Mapping[str, tuple[str, tuple[int, ...]]]
 # (name, place of the first number in the flattened tensor, numbers) -> written
 WritePart = Callable[[str, int, Tensor], None]
 
@@ -88,7 +86,7 @@ def open_tensors(
     Raises:
         OutputError: a part is of another dtype or leaves its tensor, or numbers of the plan never came.
     """
-    shards = _shards(plan, max_shard_bytes)
+    shards = split_by_size(plan, max_shard_bytes)
     names = (
         ["model.safetensors"]
         if len(shards) == 1
@@ -99,7 +97,7 @@ def open_tensors(
     with ExitStack() as opened:
         for name, members in zip(names, shards, strict=True):
             opened_file = opened.enter_context((folder / name).open("wb"))
-            header, offsets = _header({key: plan[key] for key in members})
+            header, offsets = header_of({key: plan[key] for key in members})
             opened_file.write(header)
             places |= {key: (opened_file, offset) for key, offset in offsets.items()}
 
@@ -120,7 +118,7 @@ def open_tensors(
     if missing:
         raise OutputError(f"{missing[0]!r} was planned and never came ({len(missing)} such).")
     if len(shards) > 1:
-        total = sum(_num_bytes(entry) for entry in plan.values())
+        total = sum(num_bytes(entry) for entry in plan.values())
         weight_map = {key: name for name, members in zip(names, shards, strict=True) for key in members}
         _write_json(
             folder / "model.safetensors.index.json",
@@ -223,71 +221,6 @@ def _write_member(checkpoint: Checkpoint, aside: Path, dtype: DType | None, max_
             _write_head(checkpoint, infos, aside / module.where, dtype)
         elif infos:
             _write_weights(checkpoint, infos, aside / module.where, dtype, max_shard_bytes)
-
-
-def _shards(plan: TensorPlan, max_bytes: int) -> list[list[str]]:
-    """Names by shard; sorted, so that the same tensors always make the same shards."""
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name in sorted(plan):
-        size = _num_bytes(plan[name])
-        if shards[-1] and filled + size > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
-
-
-def _header(plan: TensorPlan) -> tuple[bytes, dict[str, int]]:
-    """The first bytes of a file with these tensors, and where each begins."""
-    # As the safetensors library has it: wide dtypes first, so that all are aligned; then by name.
-    order = sorted(plan, key=lambda name: (-_DTYPE_ORDER[plan[name][0]], name))
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offsets, reached = {}, 0
-    for name in order:
-        dtype, shape = plan[name]
-        offsets[name] = reached
-        reached += _num_bytes(plan[name])
-        entries[name] = {
-            "dtype": DTYPE_NAMES[dtype],
-            "shape": list(shape),
-            "data_offsets": [offsets[name], reached],
-        }
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    return len(text).to_bytes(8, "little") + text, {name: start + offset for name, offset in offsets.items()}
-
-
-# The order of the library's own enumeration; "wide first" is its reverse.
-_DTYPE_ORDER = {
-    name: rank
-    for rank, name in enumerate(
-        (
-            "bool",
-            "uint8",
-            "int8",
-            "float8_e5m2",
-            "float8_e4m3fn",
-            "int16",
-            "uint16",
-            "float16",
-            "bfloat16",
-            "int32",
-            "uint32",
-            "float32",
-            "float64",
-            "int64",
-            "uint64",
-        )
-    )
-}
-
-
-def _num_bytes(entry: tuple[str, tuple[int, ...]]) -> int:
-    dtype, shape = entry
-    return prod(shape) * SAFETENSORS_DTYPES[DTYPE_NAMES[dtype]][1]
 
 
 def _folders(checkpoint: Checkpoint) -> list[str]:
