@@ -14,7 +14,6 @@ from tercet.checkpoint.bag_files import read_bag
 from tercet.checkpoint.body import Body
 from tercet.checkpoint.branches import joined
 from tercet.checkpoint.contents import Checkpoint, ModuleSpec
-from tercet.checkpoint.decoder_files import DECODERS
 from tercet.checkpoint.encoder_files import position_limit, read_encoder_config, sort_tensors
 from tercet.checkpoint.header import TensorInfo
 from tercet.checkpoint.late_interaction import EXPANSION_KEYS, LateForm, late_form, read_late, take_projection
@@ -22,6 +21,7 @@ from tercet.checkpoint.late_modules import check_late_widths
 from tercet.checkpoint.m3 import HEAD_FILES, read_heads
 from tercet.checkpoint.masked_language import read_masked_language_head
 from tercet.checkpoint.paths import inside, read_json_object
+from tercet.checkpoint.pooling_choice import ASSUMED_MEAN, M3_MODULES, asked_pooling, assumed_modules
 from tercet.checkpoint.routes import Routes
 from tercet.checkpoint.sentence_files import (
     SentenceSettings,
@@ -31,9 +31,9 @@ from tercet.checkpoint.sentence_files import (
 )
 from tercet.checkpoint.source import Source
 from tercet.checkpoint.sparse_modules import SPARSE_MODULES
-from tercet.checkpoint.stack import End, Stack, mean_of_rows, parse_pooling, read_stack
+from tercet.checkpoint.stack import End, Stack, mean_of_rows, read_stack
 from tercet.checkpoint.static_files import is_model2vec, normalizes, read_model2vec, read_static
-from tercet.checkpoint.token_modules import TOKEN_MODULES, settled_layer_pooling
+from tercet.checkpoint.token_modules import settled_layer_pooling
 from tercet.checkpoint.token_weights import read_token_weights
 from tercet.checkpoint.unknown import code_of_its_own
 from tercet.checkpoint.weights import Remote, Weights, find_weights
@@ -96,26 +96,9 @@ def _opened(
         stack = replace(stack, modules=of_tokens)
     heads, head_notes = read_heads(folder, hidden, source.remote) if late is None else ((), ())
     if layout in ("bge-m3", "huggingface"):
-        stack = Stack("", _M3_MODULES if heads else _assumed(body, notes))
+        stack = Stack("", M3_MODULES if heads else assumed_modules(body, notes))
     if pooling is not None:
-        if stack.first == "SparseStaticEmbedding":
-            raise InputError(
-                f"pooling={pooling!r}: {source.name} has a weight for each token, and no vectors to pool. "
-                "Leave pooling out."
-            )
-        if stack.first == "BoW":
-            raise InputError(
-                f"pooling={pooling!r}: {source.name} counts the words of a text, which have no vectors to "
-                "pool. Leave pooling out."
-            )
-        if body.architecture == "static" and stack.first != "WordEmbeddings":
-            raise InputError(
-                f"pooling={pooling!r}: {source.name} is a table of static embeddings, of which the vector of "
-                "a text is the mean. Leave pooling out."
-            )
-        stack = _with_pooling(stack, parse_pooling(pooling))
-        notes = [note for note in notes if note not in (_ASSUMED_MEAN, _ASSUMED_LAST)]
-        notes.append(f"Pooling is {pooling!r}, as asked.")
+        stack, notes = asked_pooling(stack, body, pooling, source.name, notes)
     if late is None:
         check_widths(folder, stack, hidden)
     else:
@@ -203,47 +186,10 @@ def _opened(
     )
 
 
-def _with_pooling(stack: Stack, pooling: ModuleSpec) -> Stack:
-    """The stack, each of its routes too, with another pooling in the place of its own."""
-    on_tokens = [module for module in stack.modules if module.kind in TOKEN_MODULES]
-    # A SparseAutoEncoder takes what any pooling gives; of SPLADE's there is nothing left for it.
-    of_words = pooling.kind == "splade_pooling"
-    replaced = ("pooling", "splade_pooling", *TOKEN_MODULES, *(SPARSE_MODULES if of_words else ()))
-    rest = (module for module in stack.modules if module.kind not in replaced)
-    routes = {name: _with_pooling(route, pooling) for name, route in stack.routes.items()}
-    return replace(stack, modules=(*on_tokens, pooling, *rest), pooling_width=None, routes=routes)
-
-
-_M3_MODULES = (parse_pooling("cls", "BGE-M3's default"), ModuleSpec("normalize", "BGE-M3's default"))
-_ASSUMED_MODULES = (parse_pooling("mean", "assumed"),)
-_ASSUMED_MEAN = (
-    "There is no modules.json: mean pooling without normalisation is assumed, as sentence-transformers does. "
-    "Pass pooling='cls' if the model was trained so."
-)
-_ASSUMED_LAST = (
-    "There is no modules.json: this is a language model, of which the last token's vector is taken without "
-    "normalisation, as sentence-transformers does. Pass pooling='mean' if the model was trained so."
-)
-_CHAT = (
-    "Its tokenizer has a chat template, into which sentence-transformers would put each text: here texts are "
-    "embedded as they are."
-)
 _LANGUAGE_MODEL = (
     "It ends in a masked-language head, which dense vectors do not use. Pass pooling='splade' if it was "
     "trained for sparse vectors (SPLADE)."
 )
-
-
-def _assumed(body: Body, notes: list[str]) -> tuple[ModuleSpec, ...]:
-    """The pooling of an encoder alone; of one that was a language model, the last token's."""
-    if body.architecture not in DECODERS:
-        return _ASSUMED_MODULES
-    if body.tokenizer_config.get("chat_template"):
-        notes.append(_CHAT)
-    if not str(next(iter(body.config.get("architectures") or ()), "")).endswith("ForCausalLM"):
-        return _ASSUMED_MODULES
-    notes[:] = [_ASSUMED_LAST if note == _ASSUMED_MEAN else note for note in notes]
-    return (parse_pooling("lasttoken", "assumed"),)
 
 
 def _makes_sparse(stack: Stack) -> bool:
@@ -275,7 +221,7 @@ def _stack(source: Source, notes: list[str], form: LateForm | None) -> tuple[Sta
     ):
         notes.append("There is no modules.json: cls pooling and normalisation are taken, as BGE-M3 has them.")
         return Stack("", ()), "bge-m3"
-    notes.append(_ASSUMED_MEAN)
+    notes.append(ASSUMED_MEAN)
     return Stack("", ()), "huggingface"
 
 
