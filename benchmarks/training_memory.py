@@ -1,6 +1,6 @@
 """What fine-tuning a full-size BGE-M3 takes: the peak of memory of `tercet train`, setting by setting.
 
-    python benchmarks/training_memory.py                           # about ten minutes on two quiet cores
+    python benchmarks/training_memory.py                           # about 20 minutes of processor time
     python benchmarks/training_memory.py --layers 2 --only lora    # to try
     python benchmarks/training_memory.py --keep build/figures      # goes on where an earlier run ended
 
