@@ -20,8 +20,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from tercet.engines.operations import failure_of, synchronise_device
 from tercet.layers.linear import Product, onednn_product, torch_product
 from tercet.precision.dtype import DType
 from tercet.precision.hardware import Measured
@@ -72,7 +72,7 @@ def probe_torch(
     wanted = list(schemes)
     place = torch.device(device)
     with torch.inference_mode():
-        failures = {dtype: _failure(place, dtype) for dtype in {scheme.dtype for scheme in wanted}}
+        failures = {dtype: failure_of(place, dtype) for dtype in {scheme.dtype for scheme in wanted}}
         runnable = [dtype for dtype, failure in failures.items() if failure is None]
         seconds, quiet = _time_products(place, {*runnable, DType.FLOAT32}, attempts)
         # Of several products the fastest is the one that an engine will use, so it stands for the dtype.
@@ -219,7 +219,7 @@ def _time_shapes(
     shapes = _CPU_SHAPES if device.type == "cpu" else _GPU_SHAPES
     best: dict[K, list[float]] = {}
     quiet, repetitions = True, attempts - 1
-    synchronise = partial(_synchronise, device)
+    synchronise = partial(synchronise_device, device)
     for shape in shapes:
         work = work_of(_operands(shape))
         budget = _BUDGET_SECONDS if quiet else _DISTURBED_BUDGET_SECONDS
@@ -234,46 +234,6 @@ def _time_shapes(
         for key in work:
             best.setdefault(key, []).append(least[key])
     return {key: geometric_mean(found) for key, found in best.items()}, quiet
-
-
-def _failure(device: torch.device, dtype: DType) -> str | None:
-    """The first of an encoder's operations that does not run, with torch's message; None if all run."""
-    kind = dtype.torch
-    generator = torch.Generator().manual_seed(0)
-    step = "conversion"
-    try:
-        x = torch.randn(6, 32, generator=generator, dtype=torch.float32).to(device, kind)
-        weight = torch.randn(96, 32, generator=generator, dtype=torch.float32).to(device, kind)
-        ids = torch.tensor([0, 5, 3], device=device)
-        heads = x.view(1, 6, 2, 16).transpose(1, 2)
-        operations: list[tuple[str, Callable[[], Tensor]]] = [
-            ("embedding", lambda: functional.embedding(ids, weight)),
-            ("add", lambda: x + weight[0]),
-            ("layer_norm", lambda: functional.layer_norm(x, (32,), x[0], x[1], 1e-12)),
-            ("linear", lambda: functional.linear(x, weight, weight[:, 0])),
-            ("gelu", lambda: functional.gelu(x)),
-            ("gelu (tanh)", lambda: functional.gelu(x, approximate="tanh")),
-            ("relu", lambda: functional.relu(x)),
-            ("silu", lambda: functional.silu(x)),
-            ("tanh", lambda: torch.tanh(x)),
-            ("softmax", lambda: torch.softmax(x, dim=-1)),
-            (
-                "scaled_dot_product_attention",
-                lambda: functional.scaled_dot_product_attention(heads, heads, heads),
-            ),
-            ("index_select", lambda: x.index_select(0, ids)),
-            ("cat", lambda: torch.cat([x, x])),
-            ("isfinite", lambda: torch.isfinite(x).to(torch.float32)),
-            ("conversion to float32", lambda: x.to(torch.float32)),
-        ]
-        for step, operation in operations:
-            result = operation()
-            _synchronise(device)
-            if not bool(torch.isfinite(result.to("cpu", torch.float32)).all()):
-                return f"{step}: gives values that are not finite"
-    except (RuntimeError, TypeError) as error:  # not implemented, or a dtype that the device does not have
-        return f"{step}: {str(error).strip().splitlines()[0]}"
-    return None
 
 
 def _max_error(device: torch.device, dtype: DType, kernel: str) -> float:
@@ -349,14 +309,6 @@ def _seconds(call: Callable[[], object], repeats: int, synchronise: Callable[[],
         call()
     synchronise()
     return (perf_counter() - started) / repeats
-
-
-def _synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _seconds_waited(tasks: Path = Path("/proc/self/task")) -> float:
