@@ -13,13 +13,15 @@ from tercet.kernels.memory import empty
 
 def check_rows(name: str, rows: Tensor, expected: tuple[int | None, int]) -> None:
     """Raises InputError unless they are rows in float32 whose columns lie side by side; None: any number."""
-    fits = rows.ndim == 2 and rows.shape[1] == expected[1] and expected[0] in (None, len(rows))
-    if not fits or rows.dtype is not torch.float32 or rows.device.type != "cpu":
-        wanted = f"({'rows' if expected[0] is None else expected[0]}, {expected[1]})"
+    # Asked thousands of times a second, each property once.
+    size, (count, columns) = rows.shape, expected
+    fits = len(size) == 2 and size[1] == columns and (count is None or size[0] == count)
+    if not fits or rows.dtype is not torch.float32 or not rows.is_cpu:
+        wanted = f"({'rows' if count is None else count}, {columns})"
         raise InputError(
             f"{name} is {shape(rows)} {rows.dtype} on {rows.device}, not {wanted} torch.float32 on cpu."
         )
-    if rows.shape[1] > 1 and rows.stride(1) != 1:
+    if columns > 1 and rows.stride(1) != 1:
         raise InputError(
             f"The columns of {name} {shape(rows)} do not lie side by side; pass {name}.contiguous()."
         )
@@ -42,7 +44,7 @@ def check_bias(name: str, bias: Tensor | None, out: int) -> None:
     """Raises InputError unless it is None or (out,) in float32."""
     if bias is None:
         return
-    fits = bias.shape == (out,) and bias.dtype is torch.float32 and bias.device.type == "cpu"
+    fits = bias.shape == (out,) and bias.dtype is torch.float32 and bias.is_cpu
     if not (fits and bias.is_contiguous()):
         raise InputError(
             f"{name} is {shape(bias)} {bias.dtype} on {bias.device}, not ({out},) torch.float32 on cpu."

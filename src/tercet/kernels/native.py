@@ -58,8 +58,13 @@ class Library:
 
     def best(self, *wanted: str) -> int | None:
         """The number of the best allowed level among some, None where there is none of them."""
-        found = [LEVELS[level] for level in self.levels if level in wanted]
-        return max(found, default=None)
+        return _best(self.levels, wanted)
+
+
+@cache
+def _best(levels: tuple[str, ...], wanted: tuple[str, ...]) -> int | None:
+    found = [LEVELS[level] for level in levels if level in wanted]
+    return max(found, default=None)
 
 
 def library() -> Library | None:
