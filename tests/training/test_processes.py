@@ -33,7 +33,10 @@ def test_a_launcher_that_would_cut_the_model_up_is_refused_with_the_reason_and_w
     with pytest.raises(InputError) as caught:
         train(recipe, device="cpu")
     assert f"accelerate was started with {kind}, which cuts the model up" in str(caught.value)
-    assert "wait for one another without end. Start with --multi_gpu or torchrun" in str(caught.value)
+    assert (
+        "wait for one another without end. Start with --multi_gpu or torchrun, and put `shard: true`"
+        in str(caught.value)
+    )
     assert not Path("out").exists()
     monkeypatch.setenv(variable, "false")
     train(recipe, device="cpu")

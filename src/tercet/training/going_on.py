@@ -25,6 +25,7 @@ _FREE = (
     "steps",
     "precision",
     "gradient_checkpointing",
+    "shard",
     "batch.forward_tokens",
     "lora.folder",
 )

@@ -65,6 +65,7 @@ def backward_in_parts(
     token_budget: int,
     backward: Callable[[Tensor], None] = Tensor.backward,
     without_sync: Callable[[], AbstractContextManager[object]] = nullcontext,
+    idle: int = 0,
 ) -> LossValue:
     """The loss of a whole batch, after its gradients were added to the weights' as one backward pass would.
 
@@ -81,6 +82,8 @@ def backward_in_parts(
             accumulated batches) belongs to it. The factor reaches the weights once.
         without_sync: a context for all parts but the last, such as `no_sync` of a model in several processes,
             so that gradients are averaged once.
+        idle: parts that another process has more, where all gather a layer's weights together: so often the
+            shortest text is encoded again, each time with a gradient of 0.
 
     Raises:
         InputError: a budget below 1, a side without texts, or nothing that has a gradient.
@@ -104,6 +107,10 @@ def backward_in_parts(
             # Gradients are summed in float32 before they meet outputs of a narrower dtype.
             wider = [tensor.detach().to(wide(tensor)) for tensor in whole.tensors()]
             leaves.append(whole.replace([tensor.requires_grad_() for tensor in wider]))
+        shortest = _shortest(sides)
+        for _ in range(idle):
+            with RandomState(shortest.token_ids.device).again():
+                encode(shortest)
     value = loss(leaves)
     if not value.value.requires_grad:
         raise InputError(
@@ -116,6 +123,12 @@ def backward_in_parts(
         for side, drawn, outputs in zip(parts, states, leaves, strict=True)
         for part, state, gradients in zip(side, drawn, _gradients(outputs, side), strict=True)
     ]
+    # In front, so that a part of the batch is the last one and has its gradients averaged.
+    for _ in range(idle):
+        with without_sync(), RandomState(shortest.token_ids.device).again(), torch.enable_grad():
+            found_tensors = [tensor for tensor in encode(shortest).tensors() if tensor.requires_grad]
+            if found_tensors:
+                torch.autograd.backward(found_tensors, [torch.zeros_like(one) for one in found_tensors])
     learnt = False
     for number, (part, state, gradients) in enumerate(todo, 1):
         with nullcontext() if number == len(todo) else without_sync(), state.again():
@@ -150,6 +163,13 @@ def _texts(batch: Batch, texts: slice) -> Batch:
         None if types is None else types[rows],
         prompt_tokens=None if batch.prompt_tokens is None else batch.prompt_tokens[texts],
     )
+
+
+def _shortest(sides: Sequence[Batch]) -> Batch:
+    """The text with the fewest tokens, alone."""
+    side = min(sides, key=lambda side: min(side.lengths))
+    place = min(range(len(side)), key=lambda text: side.lengths[text])
+    return _texts(side, slice(place, place + 1))
 
 
 def _gradients(outputs: Outputs, parts: Sequence[Batch]) -> Iterator[list[Tensor]]:

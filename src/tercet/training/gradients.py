@@ -5,13 +5,12 @@ from __future__ import annotations
 __all__ = ["Gradients"]
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tercet.batch import Batch
+from tercet.text.pack import pack
 from tercet.training.course import Course
 from tercet.training.data import Source, TrainingBatch, make_batch
 from tercet.training.data.order import Chosen
@@ -21,6 +20,7 @@ from tercet.training.outputs import Outputs
 from tercet.training.processes import Place
 from tercet.training.recipe import TrainRecipe
 from tercet.training.reranker_subject import RerankerSubject
+from tercet.training.sharding import Replicated, Sharded
 from tercet.training.subject import EmbeddingSubject
 from tercet.training.targets import LossValue, Targets
 
@@ -31,7 +31,7 @@ class Gradients:
     Args:
         recipe: the run's.
         subject: what is trained.
-        wrapped: its model as accelerate prepared it.
+        held: its model and optimizer.
         where: the run's place.
         course: where batches come from.
     """
@@ -40,13 +40,13 @@ class Gradients:
         self,
         recipe: TrainRecipe,
         subject: EmbeddingSubject | RerankerSubject,
-        wrapped: Any,
+        held: Replicated | Sharded,
         where: Place,
         course: Course,
     ) -> None:
         self.recipe = recipe
         self.subject = subject
-        self.wrapped = wrapped
+        self.held = held
         self.where = where
         self.course = course
         self.accelerator = where.accelerator
@@ -69,20 +69,27 @@ class Gradients:
         def backward(value: Tensor) -> None:
             self.accelerator.backward(self.where.scaler.scale(value * scale))
 
-        def encode(part: Batch) -> Any:
+        budget = self.recipe.batch.forward_tokens
+        parts = 0 if budget is None else sum(len(list(pack(side.lengths, budget))) for side in sides)
+        most, heads = self.held.agreed(parts, objective.heads)
+
+        def encode(part: Batch) -> Outputs:
             device_type = self.accelerator.device.type
             narrow = self.where.narrow
             with torch.autocast(device_type, narrow, enabled=narrow is not None):
-                return self.wrapped(part, objective.heads)
+                return self.held.encode(part, heads)
 
         def compare(outputs: Sequence[Outputs]) -> LossValue:
-            return self.subject.loss(objective, outputs, targets)
+            own = [one.only(objective.heads) for one in outputs] if heads != objective.heads else outputs
+            return self.subject.loss(objective, own, targets)
 
-        budget = self.recipe.batch.forward_tokens
         tokens = sum(side.num_tokens for side in sides)
         if budget is None:
-            value = compare([encode(side) for side in sides])
-            backward(value.value)
+            outputs = [encode(side) for side in sides]
+            value = compare(outputs)
+            unseen = [one.sum() for side in outputs for one in side.tensors() if heads != objective.heads]
+            # A head that learns in another process has a gradient here, too: 0.
+            backward(value.value + 0.0 * torch.stack(unseen).sum() if unseen else value.value)
             return LossValue(value.value.detach(), value.parts), tokens
         value = backward_in_parts(
             encode,
@@ -90,7 +97,8 @@ class Gradients:
             compare,
             token_budget=budget,
             backward=backward,
-            without_sync=partial(self.accelerator.no_sync, self.wrapped),
+            without_sync=self.held.without_sync,
+            idle=most - parts,
         )
         return value, tokens
 

@@ -63,6 +63,10 @@ class Outputs:
         late = None if self.multivector is None else self.multivector.vectors
         return [tensor for tensor in (self.dense, sparse, late) if tensor is not None]
 
+    def only(self, names: Sequence[str]) -> Outputs:
+        """Those of the outputs that are named."""
+        return Outputs(**{name: value for name, value in self._present() if name in names})  # type: ignore[arg-type]
+
     def replace(self, tensors: Sequence[Tensor]) -> Outputs:
         """The same outputs with other tensors in the place of `tensors()`."""
         given = dict(zip(self.names, tensors, strict=True))

@@ -77,13 +77,16 @@ class Place:
         return float(both[0]), float(both[1]) / self.processes
 
 
-def find_place(precision: Precision, device: str | None, *, across_devices: bool) -> Place:
+def find_place(
+    precision: Precision, device: str | None, *, across_devices: bool, shard: bool = False
+) -> Place:
     """The accelerator for a precision.
 
     Args:
         precision: as a recipe names it.
         device: "cpu" for the CPU; None for what accelerate finds.
         across_devices: whether the run compares queries with passages of other processes.
+        shard: whether processes hold parts of the weights.
 
     Raises:
         InputError: a precision or a way to share work that is not to be had here.
@@ -116,6 +119,11 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
             "batch.negatives_across_devices is true, and there is one process. Start several with "
             "`accelerate launch` or torchrun, or leave it out."
         )
+    if shard and accelerator.num_processes == 1:
+        raise InputError(
+            "shard is true, and there is one process, which would hold all. Start several with torchrun or "
+            "`accelerate launch --multi_gpu`, or leave it out."
+        )
     if precision == "float16" and cpu:
         logger.warning("float16 on a CPU: most emulate it, many times slower than float32.")
     scaler = torch.amp.GradScaler(
@@ -131,10 +139,10 @@ def find_place(precision: Precision, device: str | None, *, across_devices: bool
 def _cut_up(kind: str) -> InputError:
     """What is said where accelerate would cut the model up."""
     return InputError(
-        f"accelerate was started with {kind}, which cuts the model up; tercet train keeps a whole one in "
-        "each process. Processes encode their batches in different numbers of parts (forward_tokens), and a "
-        "model that is gathered anew for each part would have them wait for one another without end. Start "
-        "with --multi_gpu or torchrun; less memory take forward_tokens, lora and gradient_checkpointing."
+        f"accelerate was started with {kind}, which cuts the model up in a way of its own: processes encode "
+        "their batches in different numbers of parts (forward_tokens), and would wait for one another "
+        "without end. Start with --multi_gpu or torchrun, and put `shard: true` into the recipe, by which "
+        "each process holds a part of weights, gradients and moments."
     )
 
 

@@ -286,6 +286,7 @@ class TrainRecipe:
             loss scaled.
         dropout: in place of the configuration's, for all places; null for the configuration's.
         gradient_checkpointing: activations of layers are computed twice instead of kept.
+        shard: each of several processes holds a part of all weights, gradients and moments (FSDP).
         freeze_body: only heads are trained.
         freeze_embeddings: tables of words, positions and token types learn nothing; layers and heads do.
         reranker: how pairs are cut, where the losses are a reranker's (reranker_…); null for the defaults.
@@ -312,6 +313,7 @@ class TrainRecipe:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     dropout: float | None = limits(None, least=0.0, most=0.99)
     gradient_checkpointing: bool = False
+    shard: bool = False
     freeze_body: bool = False
     freeze_embeddings: bool = False
     reranker: RerankerRecipe | None = None
@@ -326,6 +328,11 @@ class TrainRecipe:
             raise InputError("data is empty; name at least one file.")
         if not self.losses:
             raise InputError("losses is empty; name at least one.")
+        if self.shard and self.precision == "float16":
+            raise InputError(
+                "shard and precision: float16: processes do not agree on the factor of the loss there. Take "
+                "bfloat16 or float32."
+            )
         if self.lora is not None and self.freeze_body:
             raise InputError("freeze_body and lora: adapters learn in the body. Leave one of them out.")
         if self.freeze_embeddings and (self.freeze_body or self.lora is not None):

@@ -29,8 +29,9 @@ from tercet.training.processes import find_place, undisturbed
 from tercet.training.recipe import TrainRecipe, ValidationRecipe, read_recipe
 from tercet.training.reranker_subject import RerankerSubject
 from tercet.training.scalars import Scalars
+from tercet.training.sharding import hold
 from tercet.training.states import newest_state, read_state, write_state
-from tercet.training.steps import learning_rates, make_optimizer
+from tercet.training.steps import learning_rates
 from tercet.training.subject import EmbeddingSubject
 
 logger = logging.getLogger(__name__)
@@ -93,10 +94,8 @@ def train(
     recipe = read_recipe(recipe)
     run = Path(recipe.output.folder + ".run")
     _check_folders(recipe, run, resume)
-    with torch.random.fork_rng():
-        made = _Run(recipe, run, device, progress)
-        with closing(made.scalars):
-            return made.whole(resume)
+    with torch.random.fork_rng(), closing((made := _Run(recipe, run, device, progress)).scalars):
+        return made.whole(resume)
 
 
 class _Run:
@@ -112,7 +111,10 @@ class _Run:
         self.folder = folder
         self.progress = progress
         self.where = find_place(
-            recipe.precision, device, across_devices=recipe.batch.negatives_across_devices
+            recipe.precision,
+            device,
+            across_devices=recipe.batch.negatives_across_devices,
+            shard=recipe.shard,
         )
         self.accelerator = self.where.accelerator
         logger.info("Precision: %s.", self.where.reason)
@@ -128,9 +130,9 @@ class _Run:
             paired=reranks,
         )
         self.steps = self.course.steps
-        optimizer = make_optimizer(self.model, recipe.optimizer)
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.gradients = Gradients(recipe, self.subject, self.wrapped, self.where, self.course)
+        self.held = hold(self.model, recipe, self.where)
+        self.optimizer = self.held.optimizer
+        self.gradients = Gradients(recipe, self.subject, self.held, self.where, self.course)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.rate = learning_rates(recipe.optimizer, self.steps)
         self.step = self.epoch = self.place = self.skipped = self.failures = 0
@@ -146,17 +148,20 @@ class _Run:
             self._resume()
         if self.accelerator.is_main_process:
             self.scalars.begin(self.step)
-        patience = None if self.recipe.validation is None else self.recipe.validation.patience
-        stopped = False
+        stopped, how = False, self.recipe.validation
+        patience = None if how is None else how.patience
         try:
             while self.step < self.steps and not stopped:
                 self._one_step()
                 stopped = self._after_step(patience)
         except (KeyboardInterrupt, SystemExit):
-            self._save_state()
-            logger.warning("Stopped after step %d; its state is in %s.", self.step, self.folder)
+            if not self.held.shards:  # else others are elsewhere, and would not help to gather the weights
+                self._save_state()
+            logger.warning("Stopped after step %d; its newest state is in %s.", self.step, self.folder)
             raise
         except NonFiniteError as error:
+            if self.held.shards:
+                raise
             if (name := self._not_finite()) is not None:
                 raise self._broken(name, error) from None
             self._save_state()
@@ -164,25 +169,23 @@ class _Run:
                 f"After step {self.step}: {error} The state before it is in {self.folder}."
             ) from None
         self._save_state()
-        if self.best_weights is not None:
-            self.model.load_state_dict(self.best_weights)
         folder = Path(self.recipe.output.folder)
-        if self.accelerator.is_main_process:
-            self.subject.save(folder, DType.parse(self.recipe.output.dtype), self.step, self.best)
-            self.subject.save_adapters()
+        with self.held.showing(self.best_weights):
+            if self.accelerator.is_main_process:
+                self.subject.save(folder, DType.parse(self.recipe.output.dtype), self.step, self.best)
+                self.subject.save_adapters()
         return Trained(folder, self.step, self.loss, self.best, self.best_step, stopped, self.where.reason)
 
     def _one_step(self) -> None:
         """The gradients of as many batches as the recipe accumulates, and one step by them."""
         start, tokens, accumulate = perf_counter(), 0, self.recipe.batch.accumulate
         self.model.train()
-        epoch = self.epoch
+        epoch, total = self.epoch, 0.0
         parts: dict[str, float] = {}
-        total = 0.0
         place = self.epoch, self.place  # of the next batch, once the step is taken
         for number in range(accumulate):
             chosen, place = self.course.next(*place)
-            sync = nullcontext() if number == accumulate - 1 else self.accelerator.no_sync(self.wrapped)
+            sync = nullcontext() if number == accumulate - 1 else self.held.without_sync()
             with sync:
                 value, count = self.gradients.add(chosen, self.step * accumulate + number, self.step)
             tokens += count
@@ -191,7 +194,7 @@ class _Run:
                 parts[name] = parts.get(name, 0.0) + float(part) / accumulate
         scaler, limit = self.where.scaler, self.recipe.optimizer.max_gradient_norm
         scaler.unscale_(self.optimizer)
-        norm = float(self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit or float("inf")))
+        norm = self.held.clip(limit or float("inf"))
         self._check_gradients(norm)
         tokens_of_all, total = self.where.sum_and_mean(tokens, total)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
@@ -202,8 +205,7 @@ class _Run:
             self.optimizer.zero_grad()
             self.step, self.loss = self.step + 1, total
             self.epoch, self.place = place
-        self.ended_epoch = self.epoch > epoch
-        seconds = perf_counter() - start
+        self.ended_epoch, seconds = self.epoch > epoch, perf_counter() - start
         self._note(
             {
                 "step": self.step,
@@ -266,25 +268,26 @@ class _Run:
     def _validate(self, how: ValidationRecipe) -> None:
         """Measures the model as it would be saved, and keeps it if none was better."""
         found = {}
-        if self.accelerator.is_main_process:
-            found = self.subject.measured(how, self.accelerator.device)
+        with self.held.showing():
+            if self.accelerator.is_main_process:
+                found = self.subject.measured(how, self.accelerator.device)
         found = self.where.shared(found)
         if found["chosen"] > self.best.get("chosen", float("-inf")):
             self.best, self.best_step, self.stale = found, self.step, 0
-            self.best_weights = {
-                name: one.detach().cpu().clone() for name, one in self.model.state_dict().items()
-            }
+            weights = self.held.weights()
+            self.best_weights = {name: one.detach().cpu().clone() for name, one in weights.items()}
         else:
             self.stale += 1
         self._note({"step": self.step, **{f"validation/{name}": value for name, value in found.items()}})
 
     def _save_state(self) -> None:
+        weights, moments = self.held.weights(), self.held.moments()  # where they are cut up, by all
         if not self.accelerator.is_main_process:
             return
         state = {
             **lasting(self.recipe, self.course.sources, self.where.processes),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": weights,
+            "optimizer": moments,
             "scaler": self.where.scaler.state_dict(),
             "measured_precision": self.where.precision if self.recipe.precision == "auto" else None,
             "counts": [self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped],
@@ -305,9 +308,8 @@ class _Run:
                 f"{found}: {state['counts'][0]} steps were taken, and the recipe asks for {self.steps} now. "
                 "Ask for as many or more."
             )
-        self.model.load_state_dict(state["model"])
         decays = [group["weight_decay"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.held.load(state["model"], state["optimizer"])
         for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay  # as the recipe has it now; rates are set anew each step
         if state["scaler"] and self.where.scaler.is_enabled():
@@ -320,7 +322,7 @@ class _Run:
         self.step, self.epoch, self.place, self.best_step, self.stale, self.skipped = state["counts"]
         self.loss = state["loss"]
         if state.get("measured_by") == measured_by(self.recipe):
-            self.best, self.best_weights = state["best"], state["best_weights"]
+            self.best, self.best_weights = state["best"], self.held.kept(state["best_weights"])
         else:
             logger.info("Validation is another: what was measured before step %d does not count.", self.step)
             self.best_step = self.stale = 0
