@@ -359,12 +359,11 @@ def test_statistics_that_do_not_belong_are_refused_with_the_mend(gathered, tmp_p
     [recipe] = parse_recipes(f"merge_method: regmean\nmodels: [{{model: {folders[0]}}}]", where="merge.yml")
     with pytest.raises(InputError, match=r"merge.yml: .*a has no statistics for .*Gather them with"):
         plan_merge(recipe, {m: open_folder(Source(folders[0], "a", None)) for m in recipe.models()})
-    [wrong] = parse_recipes(
-        f"merge_method: fisher\nmodels: [{{model: {folders[0]}, parameters: {{statistics: 5}}}}]",
-        where="merge.yml",
-    )
-    with pytest.raises(InputError, match=r"merge.yml: statistics is 5, expected a text"):
-        plan_merge(wrong, {m: open_folder(Source(folders[0], "a", None)) for m in wrong.models()})
+    with pytest.raises(InputError, match=r"merge.yml, models\[0\]: statistics is 5, expected a text"):
+        parse_recipes(
+            f"merge_method: fisher\nmodels: [{{model: {folders[0]}, parameters: {{statistics: 5}}}}]",
+            where="merge.yml",
+        )
 
 
 def test_files_of_another_kind_or_shape_are_refused(gathered, tmp_path):
