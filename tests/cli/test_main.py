@@ -230,3 +230,8 @@ def test_a_full_disk_behind_the_standard_output_is_told_without_a_traceback():
         )
     assert done.returncode == 2
     assert done.stderr == b"tercet: the standard output cannot be written (No space left on device).\n"
+
+
+def test_errors_name_the_command_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill-scores", "pairs.jsonl", "-o", "scored.jsonl"]) == 2
+    assert capsys.readouterr().err.startswith("tercet distill-scores: Name one teacher")

@@ -63,11 +63,11 @@ def _app() -> typer.Typer:
         text, _, example = (inspect.getdoc(command[name]) or "").partition("\nExample:\n")
         # Paragraphs of their own, so that the lines of an example stay lines.
         lines = ["Example:", *(f"$ {line.strip()}" for line in example.splitlines())] if example else []
-        app.command(name, help=text.strip(), epilog="\n\n".join(lines))(_guarded(command[name]))
+        app.command(name, help=text.strip(), epilog="\n\n".join(lines))(_guarded(name, command[name]))
     return app
 
 
-def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
+def _guarded(name: str, verb: Callable[..., None]) -> Callable[..., None]:
     """The same verb; what goes wrong on purpose becomes a message and an exit code."""
 
     @functools.wraps(verb)
@@ -75,10 +75,10 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(*arguments, **options)
         except TercetError as error:
-            print(f"tercet {verb.__name__}: {error}", file=sys.stderr)
+            print(f"tercet {name}: {error}", file=sys.stderr)
             raise typer.Exit(_FAILED) from None
         except KeyboardInterrupt:
-            print(f"tercet {verb.__name__}: stopped.", file=sys.stderr)
+            print(f"tercet {name}: stopped.", file=sys.stderr)
             raise typer.Exit(_INTERRUPTED) from None
 
     return guarded
