@@ -105,7 +105,7 @@ def test_documents_are_ranked_by_score_and_equal_ones_stay_in_order(model):
     documents = ["the cat", "a river", "the cat", "", "a river"]
     scores = model.score([("which river", text) for text in documents]).tolist()
     ranked = model.rank("which river", iter(documents))
-    # torch's engine rounds a pair otherwise beside others, and rank() scores a text once.
+    # torch's engine rounds a pair otherwise beside others, and in rank() equal texts have one score.
     assert [one.score for one in ranked] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
     assert [one.document for one in ranked] == [documents[one.index] for one in ranked]
     for text in ("the cat", "a river"):
@@ -125,6 +125,7 @@ def test_documents_are_ranked_by_score_and_equal_ones_stay_in_order(model):
         (("a", "b"), "documents is a str"),
         (("a", {"b", "c"}), "documents is a set"),
         (("a", ["b", None]), "pair 1: the document is of type NoneType"),
+        (("a", ["b", "b", "\ud800"]), "pair 2"),
     ],
 )
 def test_what_cannot_be_ranked_is_named(arguments, message, model):

@@ -174,8 +174,6 @@ class Reranker:
     ) -> list[Ranked]:
         """The documents by their scores for one query, best first; equal ones in the order they came in.
 
-        A text that comes twice is scored once: beside other texts an engine may round it otherwise.
-
         Args:
             query: the query.
             documents: the documents.
@@ -197,10 +195,8 @@ class Reranker:
             raise InputError(f"documents is {kind}. Pass a list of strings, whose places are the answer.")
         top = None if top_k is None else positive_integer("top_k", top_k)
         texts = list(documents)
-        # What is no text is no key either: score() names its place.
-        distinct = list(dict.fromkeys(texts)) if all(isinstance(text, str) for text in texts) else texts
         scores = self.score(
-            [(query, text) for text in distinct],
+            [(query, text) for text in texts],
             activation=activation,
             prompt=prompt,
             prompt_name=prompt_name,
@@ -208,8 +204,9 @@ class Reranker:
             truncation=truncation,
             query_max_length=query_max_length,
         )
-        places = {text: place for place, text in enumerate(distinct)}
-        scores = scores[[places[text] for text in texts]]
+        # An engine may round a text otherwise beside others: one that comes twice has its first score.
+        first: dict[str, int] = {}
+        scores = scores[[first.setdefault(text, place) for place, text in enumerate(texts)]]
         order = torch.argsort(scores, descending=True, stable=True).tolist()
         return [Ranked(index, float(scores[index]), texts[index]) for index in order[:top]]
 
