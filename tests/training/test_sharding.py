@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,24 @@ def test_heads_that_learn_in_one_process_alone_and_batches_that_accumulate_keep_
     in_two(train_shards, runs)
     same("ways_True", "ways_False")
     same("ways_plain_True", "ways_plain_False")
+
+
+def test_the_command_started_by_torchrun_leaves_all_processes_at_once_and_reports_once(base: Path) -> None:
+    asked = {**recipe(base, "by_command"), "shard": True, "steps": 2}
+    del asked["epochs"]
+    Path("recipe.yaml").write_text(json.dumps(asked))  # which is YAML, too
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "tercet"]
+    done = subprocess.run(
+        [sys.executable, *command, "train", "recipe.yaml", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("by_command: 2 steps, loss") == 1
+    assert Path("by_command/colbert_linear.pt").is_file()
 
 
 def test_one_process_and_float16_are_refused_where_weights_shall_be_shared(base: Path) -> None:

@@ -66,6 +66,7 @@ def check_goes_on(
             the number of processes did.
     """
     before, now = json.loads(state["recipe"]), json.loads(json.dumps(_deciding(recipe)))
+    before = {key: value for key, value in before.items() if value is not False}
     folder = _folder(recipe.model)
     for key in dict.fromkeys([*now, *before]):
         if key == "model" and folder is not None and folder == state.get("model_folder"):
@@ -90,9 +91,14 @@ def check_goes_on(
 
 
 def _deciding(recipe: TrainRecipe) -> dict[str, Any]:
-    """Path of a key -> its value, of all that may not change when a run goes on; nothing that is null."""
+    """Path of a key -> its value, of all that may not change when a run goes on.
+
+    What is null or false is left out: a key that came later than a state was off when it was written.
+    """
     return {
-        key: value for key, value in _leaves(recipe.to_dict(), "") if value is not None and not _free(key)
+        key: value
+        for key, value in _leaves(recipe.to_dict(), "")
+        if value is not None and value is not False and not _free(key)
     }
 
 

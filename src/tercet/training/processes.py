@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Place", "find_place", "undisturbed"]
+__all__ = ["Place", "find_place", "leave_together", "undisturbed"]
 
 import logging
 import signal
@@ -144,6 +144,21 @@ def _cut_up(kind: str) -> InputError:
         "without end. Start with --multi_gpu or torchrun, and put `shard: true` into the recipe, by which "
         "each process holds a part of weights, gradients and moments."
     )
+
+
+def leave_together() -> bool:
+    """Ends the group of processes once all have come here; whether this one is the first, or alone.
+
+    For a command, which is all that its process does. One that exits while a group still listens may be
+    aborted by its threads, and its launcher would then end the others, whatever they are writing.
+    """
+    dist = torch.distributed
+    if not (dist.is_available() and dist.is_initialized()):
+        return True
+    first = dist.get_rank() == 0
+    dist.barrier()
+    dist.destroy_process_group()
+    return first
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def train(
         tercet train recipe.yaml --device cpu
     """
     from tercet.training import trainer  # torch is slow to import
+    from tercet.training.processes import leave_together
 
     shown: dict[str, Any] = {}
     with Progress("Training", measurable=True, unit="steps") as bar:
@@ -48,6 +49,8 @@ def train(
                 bar.advance(1, int(scalars["tokens"]), step / steps)
 
         done = trainer.train(recipe, resume=resume, device=device, progress=after)
+    if not leave_together():
+        return
     if as_json:
         print(json.dumps({**asdict(done), "folder": str(done.folder)}))
     measured = "".join(f"; {name} {value:.4f}" for name, value in done.best.items() if name != "chosen")
