@@ -38,3 +38,9 @@ def test_a_diff_shows_the_shape_of_what_one_model_lacks(
     tiny.write_checkpoint(recipe.parent / "b", pooler=False)
     assert main(["diff", "b", "a"]) == 0
     assert " only second  pooler.dense.bias  (32,)\n" in capsys.readouterr().out
+
+
+def test_a_recipe_that_has_too_few_models_is_named(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text("merge_method: ties\nbase_model: a\nmodels: [{model: a}]\n")
+    assert main(["merge", "check", "merge.yml"]) == 2
+    assert "merge.yml: ties takes at least 1 model(s) beside the base" in capsys.readouterr().err

@@ -321,7 +321,7 @@ def _planned(
     apart = wanted.slice.base is not None and method.base != "input"
     inputs_of = [(s, i) for s, i in having if not apart or s.model != wanted.slice.base]
     base = next((info for s, info in having if apart and s.model == wanted.slice.base), None)
-    check_inputs(method, len(inputs_of), has_base=base is not None)
+    check_inputs(method, len(inputs_of), has_base=base is not None, where=recipe.where)
     task = _task(wanted, recipe, chosen, shown, inputs_of)
     if gathered is not None:
         places = {id(source): place for source, place in wanted.sources}

@@ -119,15 +119,16 @@ def merge_tensors(
     return torch.cat(made).reshape(task.shape)
 
 
-def check_inputs(method: Method, others: int, *, has_base: bool) -> None:
-    """An InputError where a method cannot work on that many inputs beside the base."""
+def check_inputs(method: Method, others: int, *, has_base: bool, where: str | None = None) -> None:
+    """An InputError where a method cannot work on that many inputs beside the base; `where`: the recipe."""
+    place = "" if where is None else f"{where}: "
     fewest, most = method.inputs
     if method.base == "required" and not has_base:
-        raise InputError(f"{method.name} needs a base model. Name it as base_model.")
+        raise InputError(f"{place}{method.name} needs a base model. Name it as base_model.")
     if others < fewest or (most is not None and others > most):
         wanted = f"{fewest}" if most == fewest else f"{fewest} to {most}" if most else f"at least {fewest}"
         beside = " beside the base model" if method.base == "required" else ""
-        raise InputError(f"{method.name} takes {wanted} model(s){beside}; {others} were given.")
+        raise InputError(f"{place}{method.name} takes {wanted} model(s){beside}; {others} were given.")
 
 
 def _held(tensor: Tensor) -> Statistics:
