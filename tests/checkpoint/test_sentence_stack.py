@@ -140,7 +140,11 @@ def test_another_model_type_is_refused_by_its_name(tmp_path: Path, kind: str, mo
     edit(stack(tmp_path) / "config_sentence_transformers.json", model_type=kind)
     if not modules_json:
         (tmp_path / "modules.json").unlink()
-    opener = "tercet.load_reranker" if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
+    opener = (
+        "tercet.load_reranker, or `tercet rerank`"
+        if kind == "CrossEncoder"
+        else f"sentence_transformers.{kind}"
+    )
     with pytest.raises(CheckpointError, match=f"this is a {kind}.*Open it with {opener}"):
         open_checkpoint(tmp_path)
 

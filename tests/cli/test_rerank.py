@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import tercet
+import tiny
 import tiny_reranker
 from tercet import reranker
 from tercet.cli.main import main
@@ -197,3 +198,15 @@ def test_a_model_of_several_labels_ranks_nothing(tmp_path: Path, capsys: pytest.
     three = tiny_reranker.write_reranker(tmp_path / "three", labels=3)
     assert main(["rerank", "a", "b", *options(three)]) == 2
     assert "gives 3 scores a pair" in capsys.readouterr().err
+
+
+def test_the_other_kind_of_model_is_answered_with_the_command_for_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("the cat\n")
+    embedder = tiny.write_checkpoint(tmp_path / "embedder", "bert", layout="sentence-transformers")
+    assert main(["embed", "texts.txt", "-m", str(model), "-o", "out.jsonl"]) == 2
+    assert "`tercet rerank`" in capsys.readouterr().err
+    assert main(["rerank", "which", "the cat", "-m", str(embedder)]) == 2
+    assert "`tercet embed`" in capsys.readouterr().err

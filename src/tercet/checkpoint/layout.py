@@ -272,7 +272,8 @@ def _refuse_rerankers(folder: Path, layout: str, tensors: Iterable[str]) -> None
     if found and layout == "huggingface":
         raise CheckpointError(
             f"{folder} ends in a classifier ({', '.join(found[:4])}): it is a reranker or a classifier, and "
-            "makes no vectors. Open a reranker with tercet.load_reranker."
+            "makes no vectors. Open a reranker with tercet.load_reranker, or `tercet rerank` on the command "
+            "line."
         )
 
 

@@ -61,7 +61,7 @@ def open_reranker(source: Source | str | Path) -> Checkpoint:
     if (kind := top.get("model_type") or "CrossEncoder") != "CrossEncoder":
         raise CheckpointError(
             f"{folder / TOP}: this is a {kind}, not a CrossEncoder: it has no head that scores a pair. "
-            "Open it with tercet.load."
+            "Open it with tercet.load, or `tercet embed` on the command line."
         )
     settings = read_settings(folder, start, top)
 
@@ -123,7 +123,7 @@ def _stack(source: Source) -> Stack:
         raise CheckpointError(
             f"{path} has the modules {', '.join(kinds)}; a reranker is one Transformer with a classification "
             "head, or ends in a Dense whose module_output_name is 'scores'. If this is a model for "
-            "embeddings, open it with tercet.load."
+            "embeddings, open it with tercet.load, or `tercet embed` on the command line."
         )
     return stack
 

@@ -128,7 +128,8 @@ def refuse_other_types(folder: Path, *, sparse: bool, late: bool = False) -> Non
             "masked-language head."
         )
     if not late and kind not in ("SentenceTransformer", "SparseEncoder"):
-        opener = "tercet.load_reranker" if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
+        reranker = "tercet.load_reranker, or `tercet rerank` on the command line"
+        opener = reranker if kind == "CrossEncoder" else f"sentence_transformers.{kind}"
         raise CheckpointError(
             f"{path}: this is a {kind}, not a model of dense or sparse sentence vectors. Open it with "
             f"{opener}; Tercet reads SentenceTransformer, SparseEncoder and BGE-M3 folders."
